@@ -1,0 +1,1 @@
+"""Audits LLM fine-tuning data for subliminal traits: orchestration, input and output."""

@@ -1,0 +1,1 @@
+"""Engines behind the `signatures.language_model.LanguageModel` protocol."""

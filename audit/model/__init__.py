@@ -1,0 +1,1 @@
+"""The embedded model: fetched from its package, checked and converted."""

@@ -1,0 +1,1 @@
+"""Renderings of a scan result: one file a format."""

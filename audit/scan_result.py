@@ -1,0 +1,107 @@
+"""What a scan returns: everything that a report, a gate or a program may want to know of it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from audit.dataset.record import BrokenSource, Reject, SourceSummary
+from audit.errors import ExitCode
+from detectors.finding import Finding, Severity, Verdict
+
+
+class Outcome(enum.StrEnum):
+    """The verdict on the whole data set, in the order in which one wins over the next.
+
+    ``INCOMPLETE`` keeps any flagged finding: a broken file never hides one.
+    """
+
+    NOTHING_SCANNABLE = "nothing scannable"
+    INCOMPLETE = "incomplete"
+    FLAGGED = "flagged"
+    INCONCLUSIVE = "inconclusive"
+    NOT_DETECTED = "not detected"
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedTest:
+    """A detector, or one concept of it, that could not run, and why."""
+
+    code: str
+    detector: str
+    concept: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryIdentity:
+    """Which signatures the scan used."""
+
+    name: str
+    path: str
+    content_sha256: str
+    model_name: str
+    model_sha256: str
+    concepts: int
+    decoys: int
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorIdentity:
+    """One detector that ran: what its score means, in the words of its documentation."""
+
+    code: str
+    name: str
+    summary: str
+    null_hypothesis: str
+    score_range: str
+    direction: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """One finished (or broken-off) scan. All counts are exact, whatever the example lists hold.
+
+    ``rejects`` holds the first few rejected rows; ``reject_counts`` all of them by code.
+    ``reference`` is empty when the scan ran without a reference file; ``baseline`` says what
+    the data were compared with. ``limits`` are sentences: what this scan could not have seen.
+    """
+
+    tool_version: str
+    outcome: Outcome
+    headline: str
+    sources: tuple[SourceSummary, ...]
+    reference: tuple[SourceSummary, ...]
+    baseline: str
+    rows_scanned: int
+    rows_rejected: int
+    reject_counts: dict[str, int]
+    rejects: tuple[Reject, ...]
+    broken: tuple[BrokenSource, ...]
+    library: LibraryIdentity
+    detectors: tuple[DetectorIdentity, ...]
+    findings: tuple[Finding, ...]
+    skipped: tuple[SkippedTest, ...]
+    limits: tuple[str, ...]
+    false_discovery_rate: float
+    seed: int
+
+    def flagged(self, at_least: Severity = Severity.NOTE) -> tuple[Finding, ...]:
+        """The flagged findings of severity ``at_least`` or above."""
+        return tuple(
+            f
+            for f in self.findings
+            if f.verdict is Verdict.FLAGGED and f.severity.rank >= at_least.rank
+        )
+
+    def exit_code(self, fail_on: Severity = Severity.WARNING) -> ExitCode:
+        """0 to 3, as documented in ``audit.errors.ExitCode``.
+
+        An incomplete scan is 2 even where something was flagged: its other verdicts may change.
+        """
+        if self.outcome is Outcome.NOTHING_SCANNABLE:
+            return ExitCode.NOTHING_SCANNABLE
+        if self.outcome is Outcome.INCOMPLETE:
+            return ExitCode.FAILED
+        return ExitCode.FINDINGS if self.flagged(fail_on) else ExitCode.OK

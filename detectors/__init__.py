@@ -1,0 +1,1 @@
+"""Detectors: rows and signatures to findings. Knows no file and no engine."""

@@ -1,0 +1,1 @@
+"""The signature library that ships: data files only."""
