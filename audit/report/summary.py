@@ -1,0 +1,249 @@
+"""What every rendering says of a scan in the same words: order, counts, numbers, provenance.
+
+Texts that come from data or from a library are returned as they are: renderings make them safe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from audit.dataset.record import SourceSummary
+from audit.scan_result import Outcome, ScanResult, SkippedTest
+from detectors.finding import Finding, Verdict
+
+UNDEFINED = "–"
+_SMALLEST_SHOWN_P = 1e-16
+_VERDICT_ORDER = {Verdict.FLAGGED: 0, Verdict.INCONCLUSIVE: 1, Verdict.NOT_DETECTED: 2}
+
+MEANING = {
+    Outcome.FLAGGED: "At least one concept stands out beyond what chance and the decoys explain.",
+    Outcome.NOT_DETECTED: (
+        "No concept of the library stood out. That is no proof that none is hidden: "
+        "smaller effects and other concepts could not have been seen."
+    ),
+    Outcome.INCONCLUSIVE: "The scan could not decide. This is not a pass.",
+    Outcome.INCOMPLETE: (
+        "A part of the input was not read: verdicts may change. This is not a pass."
+    ),
+    Outcome.NOTHING_SCANNABLE: "No row could be tested. This is not a pass.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The findings of a scan by verdict, each most striking first."""
+
+    flagged: tuple[Finding, ...]
+    inconclusive: tuple[Finding, ...]
+    not_detected: tuple[Finding, ...]
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """Flagged first, then inconclusive, then not detected; within each by rising q, then p.
+
+    The order is total, whatever order the findings come in; undefined numbers come last.
+    """
+    return sorted(
+        findings,
+        key=lambda f: (
+            _VERDICT_ORDER[f.verdict],
+            _nan_last(f.q_value),
+            _nan_last(f.p_value),
+            _nan_last(-f.calibrated_statistic),
+            f.code,
+            f.concept,
+            f.category,
+            f.message,
+        ),
+    )
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def overview(result: ScanResult) -> Overview:
+    """The findings of ``result``, ordered and split by verdict."""
+    findings = ordered(result.findings)
+    return Overview(
+        *(
+            tuple(f for f in findings if f.verdict is verdict)
+            for verdict in (Verdict.FLAGGED, Verdict.INCONCLUSIVE, Verdict.NOT_DETECTED)
+        )
+    )
+
+
+def verdict_words(result: ScanResult) -> str:
+    """The verdict in capitals; a flag shows beside an incomplete scan, which hides none."""
+    if result.outcome is Outcome.INCOMPLETE and result.flagged():
+        return "INCOMPLETE, AND FLAGGED"
+    return result.outcome.value.upper()
+
+
+def facts(result: ScanResult) -> tuple[list[str], list[str]]:
+    """Short counts for the lines below the verdict: of findings, and of rows."""
+    seen = overview(result)
+    verdicts = [
+        f"{len(seen.flagged):,} flagged",
+        f"{len(seen.inconclusive):,} inconclusive",
+        f"{len(seen.not_detected):,} not detected",
+    ]
+    if result.skipped:
+        verdicts.append(f"{plural(len(result.skipped), 'test')} skipped")
+    rows = [
+        plural(result.rows_scanned, "row") + " scanned",
+        f"{result.rows_rejected:,} rejected",
+    ]
+    if result.broken:
+        rows.append(f"{plural(len(result.broken), 'source')} broken off")
+    return verdicts, rows
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 row``, ``1,200 rows``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def number(value: float) -> str:
+    """Two to four significant digits, no sign for positive values; ``–`` if undefined."""
+    if not math.isfinite(value):
+        return UNDEFINED
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size < 1e-4 or size >= 1e6:
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")
+    return f"{value:.4f}" if size < 0.01 else f"{value:.3f}" if size < 10 else f"{value:,.1f}"
+
+
+def signed(value: float) -> str:
+    """``number`` with a ``+`` before positive values: effects and log-ratios."""
+    shown = number(value)
+    return f"+{shown}" if math.isfinite(value) and value > 0 else shown
+
+
+def interval(low: float, high: float) -> str:
+    """``+0.110 to +0.174``; ``–`` if both ends are undefined."""
+    if not math.isfinite(low) and not math.isfinite(high):
+        return UNDEFINED
+    return f"{signed(low)} to {signed(high)}"
+
+
+def probability(value: float) -> str:
+    """A p or q value that never claims more than double precision, or certainty: ``<1e-16``."""
+    if math.isnan(value):
+        return UNDEFINED
+    if value < _SMALLEST_SHOWN_P:
+        return "<1e-16"
+    if value < 0.001:
+        return f"{value:.1e}".replace("e-0", "e-")
+    if 0.99 < value < 1:
+        return ">0.99"
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def times(log_ratio_nats: float) -> str:
+    """The ratio e**``log_ratio_nats`` as ``2.1×``; ``–`` if undefined."""
+    if not math.isfinite(log_ratio_nats) or abs(log_ratio_nats) > 30:
+        return UNDEFINED
+    ratio = math.exp(log_ratio_nats)
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2g}×" if ratio < 10 else f"{ratio:.0f}×"
+
+
+def condensed(findings: Sequence[Finding]) -> str:
+    """One clause for findings of one verdict that get no line of their own.
+
+    For not detected: the smallest detectable effects, each unit apart. Otherwise: the reasons.
+    """
+    verdict = findings[0].verdict
+    head = f"… and {len(findings):,} more {verdict.value}"
+    if verdict is Verdict.NOT_DETECTED:
+        return f"{head} (smallest detectable effect {detectable(findings)})"
+    reasons = Counter(f.reason.value if f.reason else "no reason given" for f in findings)
+    listed = ", ".join(
+        f"{reason} ({count:,})" for reason, count in sorted(reasons.items(), key=_by_count)
+    )
+    return f"{head}: {listed}"
+
+
+def detectable(findings: Iterable[Finding]) -> str:
+    """The range of smallest detectable effects per detector: ``0.020 to 0.030 nats (SA002)``."""
+    ranges: dict[tuple[str, str], list[float]] = {}
+    for f in findings:
+        values = ranges.setdefault((f.code, f.effect_unit), [])
+        if math.isfinite(f.smallest_detectable_effect):
+            values.append(f.smallest_detectable_effect)
+    several = len(ranges) > 1
+    parts = []
+    for (code, unit), values in sorted(ranges.items()):
+        if values:
+            low, high = number(min(values)), number(max(values))
+            text = low if low == high else f"{low} to {high}"
+            text += f" {unit}" if unit else ""
+        else:
+            text = "not known"
+        parts.append(f"{text} ({code})" if several else text)
+    return ", ".join(parts) or "not known"
+
+
+def _by_count(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def reject_codes(result: ScanResult) -> list[tuple[str, int]]:
+    """Reject codes with their exact counts, most frequent first."""
+    return sorted(result.reject_counts.items(), key=_by_count)
+
+
+def skipped_groups(skipped: Iterable[SkippedTest]) -> list[tuple[str, str, list[str]]]:
+    """``(code and detector, reason, concepts)`` for the tests that could not run, sorted."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for test in skipped:
+        concepts = groups.setdefault((f"{test.code} {test.detector}", test.reason), [])
+        if test.concept:
+            concepts.append(test.concept)
+    return [(who, reason, sorted(names)) for (who, reason), names in sorted(groups.items())]
+
+
+def provenance(result: ScanResult) -> list[tuple[str, str]]:
+    """What the verdicts rest on, as (label, text) pairs."""
+    library = result.library
+    return [
+        ("data", _sources(result.sources)),
+        ("reference", _sources(result.reference) if result.reference else "no reference file"),
+        ("baseline", result.baseline or UNDEFINED),
+        (
+            "library",
+            f"{library.name} {library.content_sha256[:12]}: "
+            f"{plural(library.concepts, 'concept')}, {plural(library.decoys, 'decoy')}",
+        ),
+        ("model", f"{library.model_name} {library.model_sha256[:12]}"),
+        ("detectors", ", ".join(f"{d.code} {d.name}" for d in result.detectors) or UNDEFINED),
+        ("rates", f"false discovery rate {result.false_discovery_rate:g}, seed {result.seed}"),
+        ("tool", f"subliminal-audit {result.tool_version}"),
+    ]
+
+
+def _sources(sources: Sequence[SourceSummary], shown: int = 5) -> str:
+    parts = [
+        f"{s.source} ({plural(s.rows, 'row')}, {s.format}, {s.schema}, {size(s.size_bytes)}, "
+        f"sha256 {s.sha256[:12]})"
+        for s in sources[:shown]
+    ]
+    if len(sources) > shown:
+        more = sources[shown:]
+        parts.append(f"and {len(more):,} more ({plural(sum(s.rows for s in more), 'row')})")
+    return "; ".join(parts) or "no source was read to its end"
+
+
+def size(size_bytes: int) -> str:
+    """Bytes in decimal units: ``1.2 MB``."""
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
