@@ -85,7 +85,6 @@ class ScanResult:
     skipped: tuple[SkippedTest, ...]
     limits: tuple[str, ...]
     false_discovery_rate: float
-    seed: int
 
     def flagged(self, at_least: Severity = Severity.NOTE) -> tuple[Finding, ...]:
         """The flagged findings of severity ``at_least`` or above."""

@@ -1,0 +1,108 @@
+"""What every detector is: a commutative monoid over rows, and a test of its state.
+
+``map(batch) -> state``, ``merge(state, state)``, ``test(state) -> findings``: one machine, many
+processes and a cluster run the same code and, as states merge exactly, give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import polars as pl
+
+from detectors.finding import Finding
+
+State = TypeVar("State")
+
+BatchSource = Callable[[], Iterable[pl.DataFrame]]
+"""Gives the reference's row frames afresh at every call."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """What a detector is and what its numbers mean; shown in reports and documentation."""
+
+    code: str
+    name: str
+    summary: str
+    null_hypothesis: str
+    score_range: str
+    direction: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestSettings:
+    """How findings are judged. ``false_discovery_rate`` and ``power`` are probabilities.
+
+    ``minimum_rows``: below this many rows on either side a test is inconclusive, because a mean
+    of fewer is not near enough to normal. ``effect_of_interest`` is the smallest effect, in
+    standard deviations of one row's score, that a scan must be able to see before it may say
+    "not detected"; ``share_of_interest`` the same for the share of rows that name a concept.
+    ``evidence_rows`` and ``top_tokens`` bound what a finding shows.
+    """
+
+    __test__ = False  # not a test class, whatever its name says
+
+    false_discovery_rate: float = 0.05
+    power: float = 0.8
+    minimum_rows: int = 30
+    effect_of_interest: float = 0.1
+    share_of_interest: float = 0.01
+    evidence_rows: int = 5
+    top_tokens: int = 8
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a probability outside (0, 1) or a count below 1."""
+        for name in ("false_discovery_rate", "power", "share_of_interest"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        for name in ("minimum_rows", "evidence_rows", "top_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.effect_of_interest > 0.0:
+            raise ValueError(f"effect_of_interest must be above 0, not {self.effect_of_interest}")
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A concept (or, with an empty name, the whole detector) that could not be tested at all."""
+
+    concept: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorResult:
+    """Findings whose q-value and verdict `detectors.verdict.settle` still has to fill in."""
+
+    findings: tuple[Finding, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+
+class Detector(Protocol[State]):
+    """The protocol of every detector. Its constructor takes (library, settings)."""
+
+    info: DetectorInfo
+
+    def prepare(self, reference: BatchSource | None) -> None:
+        """Look at the reference before any row is mapped (for instance for expected shares)."""
+        ...
+
+    def identity(self) -> State:
+        """The state of no rows: ``merge(identity(), s) == s``."""
+        ...
+
+    def map(self, rows: pl.DataFrame) -> State:
+        """The state of a row frame that follows ``detectors.rows.ROW_SCHEMA``."""
+        ...
+
+    def merge(self, left: State, right: State) -> State:
+        """The state of both sets of rows: associative and commutative, to the last bit."""
+        ...
+
+    def test(self, data: State, reference: State | None) -> DetectorResult:
+        """One finding for every trait of the library, unsettled."""
+        ...
