@@ -115,7 +115,7 @@ def number(value: float) -> str:
         return "0"
     size = abs(value)
     if size < 1e-4 or size >= 1e6:
-        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+").replace("e+", "e")
     return f"{value:.4f}" if size < 0.01 else f"{value:.3f}" if size < 10 else f"{value:,.1f}"
 
 
@@ -222,7 +222,7 @@ def provenance(result: ScanResult) -> list[tuple[str, str]]:
         ),
         ("model", f"{library.model_name} {library.model_sha256[:12]}"),
         ("detectors", ", ".join(f"{d.code} {d.name}" for d in result.detectors) or UNDEFINED),
-        ("rates", f"false discovery rate {result.false_discovery_rate:g}, seed {result.seed}"),
+        ("rates", f"false discovery rate {result.false_discovery_rate:g}"),
         ("tool", f"subliminal-audit {result.tool_version}"),
     ]
 

@@ -115,7 +115,12 @@ def _sections(result: ScanResult, width: int, styled: bool) -> Iterable[Renderab
 
 
 def _safe(text: str, style: str = "") -> Text:
-    return Text(strip_unsafe(text), style=style)
+    # The style is a span of its own: a base style would also hold for what is appended.
+    return Text().append(strip_unsafe(text), style=style)
+
+
+def _styled(text: str, style: str) -> Text:
+    return Text().append(text, style=style)
 
 
 def _heading(title: str, style: str = "bold") -> RenderableType:
@@ -227,7 +232,7 @@ def _wide_table(shown: Sequence[Finding], width: int) -> Table:
     for f in shown:
         dim = "dim" if f.verdict is not Verdict.FLAGGED else ""
         concept = _safe(f.concept, "bold" if not dim else "")
-        concept.append_text(_safe(f"  {f.category}", "not bold dim"))
+        concept.append_text(_safe(f"  {f.category}", "dim"))
         table.add_row(
             _verdict(f),
             concept,
@@ -258,14 +263,14 @@ def _narrow_table(shown: Sequence[Finding], width: int) -> Table:
         concept = _safe(f.concept, "bold" if flagged else "")
         concept.append("\n")
         concept.append_text(_safe(f"{f.code} {f.category}", "dim"))
-        effect = Text(summary.signed(f.effect), style="bold" if flagged else "")
-        effect.append(f"\n{summary.interval(f.effect_low, f.effect_high)}", style="not bold dim")
+        effect = _styled(summary.signed(f.effect), "bold" if flagged else "")
+        effect.append(f"\n{summary.interval(f.effect_low, f.effect_high)}", style="dim")
         detail = Text(" " + (f.reason.value if f.reason else f.severity.value if flagged else ""))
         detail.stylize(_SEVERITY_STYLE[f.severity] if flagged else "dim")
         plot = _interval_plot(f, scales[f.code, f.effect_unit], plot_width)
         plot.append(f"\n┊ {summary.number(f.smallest_detectable_effect)}", style="dim")
-        chances = Text(f"p {summary.probability(f.p_value)}", style="dim")
-        chances.append(f"\nq {summary.probability(f.q_value)}", style="not dim")
+        chances = _styled(f"p {summary.probability(f.p_value)}", "dim")
+        chances.append(f"\nq {summary.probability(f.q_value)}", style="")
         statistic = Text(_statistic(f), style="dim")
         verdict = Group(_verdict(f, severity=False), detail)
         table.add_row(verdict, concept, effect, plot, statistic, chances)
@@ -274,12 +279,10 @@ def _narrow_table(shown: Sequence[Finding], width: int) -> Table:
 
 def _verdict(f: Finding, severity: bool = True) -> Text:
     flagged = f.verdict is Verdict.FLAGGED
-    text = Text(
-        ("▲" if flagged else " ") + (f.verdict.value.upper() if flagged else f.verdict.value),
-        style=_VERDICT_STYLE[f.verdict],
-    )
+    words = f"▲{f.verdict.value.upper()}" if flagged else f" {f.verdict.value}"
+    text = _styled(words, _VERDICT_STYLE[f.verdict])
     if flagged and severity:
-        text.append(f" {f.severity.value}", style=f"not bold {_SEVERITY_STYLE[f.severity]}")
+        text.append(f" {f.severity.value}", style=_SEVERITY_STYLE[f.severity])
     return text
 
 
@@ -360,7 +363,7 @@ def _joined(cells: Sequence[str], styles: Sequence[str]) -> Text:
 
 
 def _details(f: Finding, width: int, styled: bool) -> Iterable[RenderableType]:
-    title = Text("▲ ", style="bold red")
+    title = _styled("▲ ", "bold red")
     title.append_text(_safe(shorten(strip_unsafe(f.concept), max(3, width // 2))[0], "bold"))
     title.append_text(_safe(f"  {f.code} {f.detector}, ", "dim"))
     title.append(f.severity.value, style=_SEVERITY_STYLE[f.severity])
@@ -445,7 +448,7 @@ def _not_read(result: ScanResult) -> Iterable[RenderableType]:
     yield _heading("Not read")
     lines = []
     for broken in result.broken:
-        line = Text("broken off ", style="bold magenta")
+        line = _styled("broken off ", "bold magenta")
         line.append_text(_safe(f"{broken.source}:{broken.line}", "cyan"))
         line.append_text(_safe(f" {broken.message}"))
         lines.append(line)
@@ -474,12 +477,12 @@ def _not_tested(result: ScanResult) -> Iterable[RenderableType]:
     lines = []
     for who, reason, concepts in summary.skipped_groups(result.skipped):
         line = _safe(who, "bold")
-        line.append_text(_safe(f": {reason}", "not bold"))
+        line.append_text(_safe(f": {reason}", ""))
         if concepts:
             names = ", ".join(concepts[:_SHOWN_CONCEPTS])
             if len(concepts) > _SHOWN_CONCEPTS:
                 names += f" and {len(concepts) - _SHOWN_CONCEPTS:,} more"
-            line.append_text(_safe(f" ({names})", "not bold dim"))
+            line.append_text(_safe(f" ({names})", "dim"))
         lines.append(line)
     yield _bullets(lines)
 

@@ -195,7 +195,6 @@ def result(
         ),
         limits=LIMITS,
         false_discovery_rate=0.05,
-        seed=0,
     )  # fmt: skip
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 

@@ -1,0 +1,76 @@
+"""The table of report formats, and writing a result in several of them.
+
+Renderers are named here and imported when first used: a JSON report never loads rich.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.atomic import atomic_write
+from audit.errors import AuditError, UsageError
+from audit.scan_result import ScanResult
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format: the file endings that ask for it, and ``module:function`` of its renderer."""
+
+    endings: tuple[str, ...]
+    renderer: str
+
+    def render(self, result: ScanResult) -> bytes:
+        """``result`` in this format, text as UTF-8."""
+        module, _, function = self.renderer.partition(":")
+        render: Callable[[ScanResult], bytes | str] = getattr(
+            importlib.import_module(module), function
+        )
+        rendered = render(result)
+        return rendered if isinstance(rendered, bytes) else rendered.encode("utf-8")
+
+
+FORMATS: dict[str, Format] = {
+    "terminal": Format((".txt",), "audit.report.terminal:to_text"),
+    "json": Format((".json",), "audit.report.json_report:to_json"),
+    "sarif": Format((".sarif", ".sarif.json"), "audit.report.sarif:to_sarif"),
+    "markdown": Format((".md",), "audit.report.markdown:to_markdown"),
+}
+
+
+def format_for_path(path: Path) -> str:
+    """The name of the format that the ending of ``path`` asks for, whatever its case.
+
+    The longest ending wins: ``x.sarif.json`` is SARIF. Raises ``UsageError`` naming the endings.
+    """
+    name = path.name.lower()
+    endings = {ending: key for key, format_ in FORMATS.items() for ending in format_.endings}
+    for ending in sorted(endings, key=len, reverse=True):
+        if name.endswith(ending):
+            return endings[ending]
+    known = ", ".join(f"{ending} ({key})" for ending, key in endings.items())
+    raise UsageError(f"cannot tell the format of '{path}' from its ending; known are {known}")
+
+
+def write_outputs(result: ScanResult, outputs: Sequence[tuple[str, Path]]) -> None:
+    """Write ``result`` to each (format name, path), each file whole or not at all.
+
+    Everything is rendered before the first file is touched. Raises ``UsageError`` for an unknown
+    format or a path given twice, ``AuditError`` if a file cannot be written.
+    """
+    targets: set[Path] = set()
+    for name, path in outputs:
+        if name not in FORMATS:
+            raise UsageError(f"unknown report format '{name}'; known are {', '.join(FORMATS)}")
+        if path.resolve() in targets:
+            raise UsageError(f"two reports would go to '{path}'")
+        targets.add(path.resolve())
+    rendered = [(path, FORMATS[name].render(result)) for name, path in outputs]
+    for path, data in rendered:
+        try:
+            atomic_write(path, data)
+        except OSError as error:
+            reason = error.strerror or error
+            raise AuditError(f"cannot write the report '{path}': {reason}") from error

@@ -1,0 +1,65 @@
+"""Shows on standard error how far reading has come, if a person is watching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+class ScanProgress:
+    """Counts what has been read; silent without a terminal."""
+
+    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+        """Use ``scan_progress``; with None for both nothing is shown."""
+        self._progress = progress
+        self._task = task
+        self.bytes_read = 0
+        self.rows_read = 0
+
+    def advance(self, bytes: int, rows: int) -> None:
+        """``bytes`` stored bytes and ``rows`` rows more have been read."""
+        self.bytes_read += bytes
+        self.rows_read += rows
+        if self._progress is not None and self._task is not None:
+            self._progress.update(
+                self._task, advance=bytes, rows=f"{self.rows_read:,} rows", refresh=False
+            )
+
+
+@contextmanager
+def scan_progress(
+    total_bytes: int | None, console: Console | None = None
+) -> Iterator[ScanProgress]:
+    """A progress line for ``total_bytes`` stored bytes (None: unknown), gone when done.
+
+    It goes to ``console`` (default: standard error) and only if that is a terminal.
+    """
+    target = Console(stderr=True) if console is None else console
+    if not target.is_terminal:
+        yield ScanProgress(None, None)
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("Reading"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[rows]}", markup=False),
+        TimeRemainingColumn(),
+        console=target,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("reading", total=total_bytes, rows="0 rows")
+        yield ScanProgress(progress, task)
