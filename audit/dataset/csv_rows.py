@@ -1,0 +1,109 @@
+"""CSV and TSV to rows, one at a time, with the line on which each begins."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+
+from audit.dataset.faults import RejectCode, RowFault, SourceBreak
+from audit.dataset.limits import Limits
+from audit.dataset.lines import Line, split_lines
+
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def read_csv(
+    chunks: Iterator[bytes], limits: Limits, delimiter: str
+) -> Iterator[tuple[int, dict[str, str | None] | RowFault]]:
+    """Rows under the names of the header line; an empty cell is ``None``.
+
+    A row with fewer cells than the header has ``None`` for the rest, as pandas reads it; one
+    with more is a ``RowFault``. Where the header repeats a name, its first column counts.
+    Raises ``SourceBreak``, also for a quote that is never closed.
+    """
+    # The csv module has only this process-wide bound, far below the length of real rows.
+    csv.field_size_limit(max(csv.field_size_limit(), limits.max_line_bytes))
+    feed = _Feed(split_lines(chunks, limits.max_line_bytes))
+    records = csv.reader(feed, delimiter=delimiter)
+    header: list[str] | None = None
+    columns: dict[str, int] = {}
+    while True:
+        feed.start_record()
+        try:
+            cells = next(records)
+        except StopIteration:
+            return
+        except RowFault as fault:
+            yield feed.line, fault
+            continue
+        except csv.Error as error:
+            yield feed.record_line, RowFault(RejectCode.BAD_CSV, f"not CSV: {error}")
+            continue
+        if feed.ended:
+            raise SourceBreak(
+                "breaks off: a quote is opened here and never closed", feed.record_line
+            )
+        if not cells:
+            continue
+        if header is None:
+            header = cells
+            columns = {name.strip(): i for i, name in reversed(list(enumerate(header)))}
+            continue
+        yield from _row(cells, columns, len(header), feed)
+
+
+def _row(
+    cells: list[str], columns: dict[str, int], width: int, feed: _Feed
+) -> Iterator[tuple[int, dict[str, str | None] | RowFault]]:
+    line = feed.record_line
+    if len(cells) > width:
+        yield (
+            line,
+            RowFault(RejectCode.BAD_CSV, f"{len(cells)} cells under a header of {width}"),
+        )
+        return
+    if len(cells) < width:
+        if not feed.terminated:
+            raise SourceBreak("breaks off: the last line has too few cells and no end", line)
+        cells += [""] * (width - len(cells))
+    row = {name: cells[i] or None for name, i in columns.items()}
+    if feed.has_escaped_bytes and any(c and _ESCAPED_BYTE.search(c) for c in row.values()):
+        yield line, RowFault(RejectCode.INVALID_UTF8, "not UTF-8: save the file as UTF-8")
+        return
+    yield line, row
+
+
+class _Feed:
+    """The lines that ``csv.reader`` asks for, and how many it took for the current record."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self.line = 0
+        self.record_line = 0
+        self.terminated = True
+        self.has_escaped_bytes = False
+        self.ended = False
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def start_record(self) -> None:
+        self.record_line = 0
+        self.has_escaped_bytes = False
+
+    def __next__(self) -> str:
+        entry = next(self._lines, None)
+        if entry is None:
+            # Asked for more inside a record: csv.reader then gives what it has.
+            self.ended = True
+            raise StopIteration
+        self.line, line, self.terminated = entry
+        self.record_line = self.record_line or self.line
+        if line is None:
+            raise RowFault(RejectCode.LINE_TOO_LONG, "longer than the limit for one line")
+        try:
+            return line.decode() + "\n"
+        except UnicodeDecodeError:
+            self.has_escaped_bytes = True
+            return line.decode(errors="surrogateescape") + "\n"

@@ -1,0 +1,278 @@
+"""JSON Lines and JSON files to values, one at a time.
+
+Both accept what the parsers of trainers accept: what ``msgspec`` refuses is tried again with
+Python's ``json``, so that a row cannot hide from the audit behind a NaN or a lone surrogate.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from audit.dataset.faults import RejectCode, RowFault, SourceBreak
+from audit.dataset.limits import Limits
+from audit.dataset.lines import split_lines
+
+Numbered = tuple[int, object]
+"""1-based line, and the value found there or the ``RowFault`` that stands for it."""
+
+_decode_fast = msgspec.json.Decoder().decode
+_python_decoder = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+# A syntax error this far before the end of the buffer cannot be a value that is cut there.
+_LONGEST_LITERAL = 16
+
+
+def decode_json(data: bytes | str) -> object:
+    """One JSON value, read as a trainer would. Raises ``RowFault``."""
+    values = decode_values(data)
+    if len(values) != 1:
+        raise RowFault(RejectCode.BAD_JSON, "several JSON values where one was expected")
+    return values[0]
+
+
+def decode_values(data: bytes | str) -> list[object]:
+    """The JSON values of one line: nearly always one, but pyarrow reads several. ``RowFault``."""
+    try:
+        return [_decode_fast(data)]
+    except RecursionError:
+        raise RowFault(RejectCode.TOO_DEEP, "nested too deeply for any JSON reader") from None
+    except (msgspec.MsgspecError, UnicodeError):
+        pass
+    try:
+        text = data if isinstance(data, str) else data.decode()
+    except UnicodeDecodeError as error:
+        raise RowFault(
+            RejectCode.INVALID_UTF8, f"not UTF-8 at byte {error.start + 1}: save the file as UTF-8"
+        ) from None
+    values: list[object] = []
+    position = _skip_space(text, 0)
+    try:
+        while position < len(text) or not values:
+            value, position = _python_decoder.raw_decode(text, position)
+            values.append(value)
+            position = _skip_space(text, position)
+    except RecursionError:
+        raise RowFault(RejectCode.TOO_DEEP, "nested too deeply for any JSON reader") from None
+    except ValueError as error:
+        raise RowFault(RejectCode.BAD_JSON, f"not JSON: {_first_line(error)}") from None
+    return values
+
+
+def _skip_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+def read_json_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Numbered]:
+    """One value a line; blank lines are skipped. Raises ``SourceBreak``.
+
+    A last line that neither ends nor parses means that the file was cut off there.
+    """
+    for number, line, terminated in split_lines(chunks, limits.max_line_bytes):
+        if line is None:
+            yield number, _too_long(limits)
+            continue
+        try:
+            yield number, _decode_fast(line)
+            continue
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            if not line.strip(b" \t\r"):
+                continue
+        try:
+            values = decode_values(line)
+        except RowFault as fault:
+            if not terminated and fault.code is not RejectCode.TOO_DEEP:
+                raise SourceBreak(
+                    f"the last line has no end and is {fault.message}", number
+                ) from None
+            yield number, fault
+            continue
+        for value in values:
+            yield number, value
+
+
+def _too_long(limits: Limits) -> RowFault:
+    return RowFault(RejectCode.LINE_TOO_LONG, f"line of more than {limits.max_line_bytes:,} bytes")
+
+
+def read_json_values(
+    chunks: Iterator[bytes], limits: Limits, columns: frozenset[str]
+) -> Iterator[Numbered]:
+    """The rows of a JSON file: elements of arrays, and objects that follow one another.
+
+    An object with a list of objects under a key that is in no schema (``{"data": [{...}]}``) is
+    a wrapper: its elements are the rows. ``columns`` are the keys that schemas know.
+    Raises ``SourceBreak`` at the first syntax error: nothing can read on from there.
+    """
+    text = _JsonText(chunks, limits)
+    while character := text.peek():
+        if character == "[":
+            yield from _elements(text)
+        elif character == "{":
+            yield from _object_or_wrapper(text, columns)
+        else:
+            yield text.value()
+
+
+def _elements(text: _JsonText) -> Iterator[Numbered]:
+    text.take("[")
+    if text.peek() != "]":
+        yield text.value()
+        while text.peek() == ",":
+            text.take(",")
+            yield text.value()
+    text.take("]")
+
+
+def _object_or_wrapper(text: _JsonText, columns: frozenset[str]) -> Iterator[Numbered]:
+    text.peek()
+    line = text.line
+    fields: dict[str, object] = {}
+    fault: RowFault | None = None
+    is_wrapper = False
+    text.take("{")
+    while text.peek() != "}":
+        if fields or is_wrapper:
+            text.take(",")
+        if text.peek() != '"':
+            raise SourceBreak("not JSON: a key in quotes was expected", text.line)
+        _, key = text.value()
+        text.take(":")
+        if str(key) not in columns and text.opens_list_of_objects():
+            is_wrapper = True
+            yield from _elements(text)
+            continue
+        _, value = text.value()
+        if isinstance(value, RowFault):
+            fault = value
+        fields[str(key)] = value
+    text.take("}")
+    if fault is not None:
+        yield line, fault
+    elif not is_wrapper or columns & fields.keys():
+        yield line, fields
+
+
+class _JsonText:
+    """A window on JSON text: it holds the value being read and little more."""
+
+    def __init__(self, chunks: Iterator[bytes], limits: Limits) -> None:
+        self._chunks = chunks
+        self._limits = limits
+        # Bytes that are not UTF-8 become lone surrogates, so that only their row is lost.
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self._buffer = ""
+        self._position = 0
+        self._ended = False
+        self._broken: SourceBreak | None = None
+        self._has_escaped_bytes = False
+        self.line = 1
+
+    def peek(self) -> str:
+        """The next character that is not space, or nothing at the end."""
+        while True:
+            self._move(_skip_space(self._buffer, self._position))
+            if self._position < len(self._buffer):
+                return self._buffer[self._position]
+            if not self._grow(1):
+                if self._broken is not None:
+                    raise SourceBreak(self._broken.message, self.line) from self._broken
+                return ""
+
+    def take(self, character: str) -> None:
+        found = self.peek()
+        if found != character:
+            if not found:
+                raise SourceBreak(f"breaks off: {character!r} is missing at the end", self.line)
+            raise SourceBreak(f"not JSON: {character!r} expected, {found!r} found", self.line)
+        self._position += 1
+
+    def opens_list_of_objects(self) -> bool:
+        if self.peek() != "[":
+            return False
+        while True:
+            position = _skip_space(self._buffer, self._position + 1)
+            if position < len(self._buffer):
+                return self._buffer[position] == "{"
+            if not self._grow(1):
+                return False
+
+    def value(self) -> Numbered:
+        """Any JSON value, with the line on which it begins."""
+        if not self.peek():
+            raise SourceBreak("breaks off: a value is missing at the end", self.line)
+        line = self.line
+        while True:
+            try:
+                value, end = _python_decoder.raw_decode(self._buffer, self._position)
+            except RecursionError:
+                raise SourceBreak("nested too deeply for any JSON reader", line) from None
+            except ValueError as error:
+                self._grow_or_fail(error, line)
+                continue
+            if end == len(self._buffer) and isinstance(value, int | float) and self._grow(1):
+                continue  # the digits of a number may go on
+            break
+        raw_has_bad_bytes = self._has_escaped_bytes and _ESCAPED_BYTE.search(
+            self._buffer, self._position, end
+        )
+        self._move(end)
+        if raw_has_bad_bytes:
+            return line, RowFault(RejectCode.INVALID_UTF8, "not UTF-8: save the file as UTF-8")
+        return line, value
+
+    def _grow_or_fail(self, error: ValueError, line: int) -> None:
+        held = len(self._buffer) - self._position
+        may_be_cut = isinstance(error, json.JSONDecodeError) and (
+            error.msg.startswith("Unterminated string")
+            or error.pos >= len(self._buffer) - _LONGEST_LITERAL
+        )
+        if may_be_cut and not self._ended:
+            if held > self._limits.max_line_bytes:
+                raise SourceBreak(
+                    f"a JSON value of more than {self._limits.max_line_bytes:,} characters", line
+                )
+            # Doubling keeps the cost of parsing a long value again and again linear.
+            if self._grow(max(held, 1)):
+                return
+        if may_be_cut and self._broken is not None:
+            raise SourceBreak(self._broken.message, line) from self._broken
+        if may_be_cut:
+            raise SourceBreak("breaks off inside a JSON value", line)
+        raise SourceBreak(f"not JSON: {_first_line(error)}", line)
+
+    def _move(self, position: int) -> None:
+        self.line += self._buffer.count("\n", self._position, position)
+        self._position = position
+
+    def _grow(self, characters: int) -> bool:
+        """Read at least ``characters`` more, if there are any; tells whether there were."""
+        if self._ended:
+            return False
+        parts = [self._buffer[self._position :]]
+        grown = 0
+        while grown < characters and not self._ended:
+            try:
+                chunk = next(self._chunks, b"")
+            except SourceBreak as error:
+                self._broken = error  # told once the text before it is used up
+                chunk = b""
+            part = self._decode(chunk, not chunk)
+            self._ended = not chunk
+            if not part.isascii() and _ESCAPED_BYTE.search(part):
+                self._has_escaped_bytes = True
+            parts.append(part)
+            grown += len(part)
+        self._buffer = "".join(parts)
+        self._position = 0
+        return grown > 0

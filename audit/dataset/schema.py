@@ -1,0 +1,239 @@
+"""The table of row schemas: how each is told by its columns, and what of it is trained.
+
+Order decides where a row fits several: the first that fits is read, other columns are ignored.
+Shapes that say more come first (preference before chat, chat before bare text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from audit.dataset.faults import RejectCode, RowFault
+from audit.dataset.messages import Loss, add_messages, messages_of
+from audit.dataset.preferences import (
+    add_column,
+    add_context,
+    kto_label,
+    lower_unless,
+    read_openai_preference,
+    read_pair,
+    read_stepwise,
+)
+from audit.dataset.row_text import Row, RowText, is_truth, list_of, text_of, truth
+from audit.dataset.tokens import Decode, read_tokens
+from audit.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One shape of row. It fits where for each group of ``needs`` one column is not null.
+
+    ``read`` raises ``RowFault``.
+    """
+
+    name: str
+    needs: tuple[tuple[str, ...], ...]
+    read: Callable[[Row], RowText]
+
+    def fits(self, columns: frozenset[str]) -> bool:
+        """Whether a row whose columns ``columns`` are not null has this shape."""
+        return all(any(name in columns for name in group) for group in self.needs)
+
+
+def _read_messages(row: Row) -> RowText:
+    text = RowText()
+    add_context(text, row, ("tools",))
+    add_messages(text, messages_of(row["messages"], "messages"), "messages")
+    return text
+
+
+def _read_conversations(row: Row) -> RowText:
+    text = RowText()
+    add_context(text, row, ("tools", "system"))
+    add_messages(text, messages_of(row["conversations"], "conversations"), "conversations")
+    return text
+
+
+def _read_alpaca(row: Row) -> RowText:
+    text = RowText()
+    add_context(text, row, ("tools", "system"))
+    if (history := row.get("history")) is not None:
+        for turn in list_of(history, "history"):
+            if not isinstance(turn, list) or len(turn) != 2:
+                raise RowFault(RejectCode.WRONG_TYPE, "a turn of `history` is not a pair of texts")
+            _add(text.prompt, text_of(turn[0], "history"))
+            _add(text.trained, text_of(turn[1], "history"))
+    add_context(text, row, ("instruction", "input"))
+    _add(text.trained, text_of(row.get("output"), "output"))
+    return text
+
+
+def _read_segments(row: Row) -> RowText:
+    text = RowText()
+    for segment in list_of(row["segments"], "segments"):
+        if not isinstance(segment, dict):
+            raise RowFault(RejectCode.WRONG_TYPE, "a segment is not an object")
+        is_trained = truth(segment.get("label"), "label")
+        _add(text.trained if is_trained else text.prompt, text_of(segment.get("text"), "text"))
+    return text
+
+
+def _question(ask: tuple[str, ...], answer: str) -> Callable[[Row], RowText]:
+    """Reader of a row with untrained columns ``ask`` and one trained column ``answer``."""
+
+    def read(row: Row) -> RowText:
+        text = RowText()
+        add_context(text, row, ("tools", "system", *ask))
+        add_column(text, row.get(answer), answer, Loss.ALL)
+        return text
+
+    return read
+
+
+def _read_text(row: Row) -> RowText:
+    return RowText(trained=[text_of(row["text"], "text")])
+
+
+def _read_prompt(row: Row) -> RowText:
+    raise RowFault(
+        RejectCode.PROMPT_ONLY, "the row has a prompt and no answer: nothing in it is trained"
+    )
+
+
+def _kto(read: Callable[[Row], RowText]) -> Callable[[Row], RowText]:
+    return lambda row: lower_unless(read(row), kto_label(row))
+
+
+def _needs_decoder(row: Row) -> RowText:
+    return read_tokens(row, None)
+
+
+_read_pair_of_texts = _question(("prompt",), "completion")
+
+SCHEMAS: tuple[Schema, ...] = (
+    Schema(
+        "openai-preference",
+        (
+            ("input",),
+            ("preferred_output", "preferred_completion"),
+            ("non_preferred_output", "non_preferred_completion"),
+        ),
+        read_openai_preference,
+    ),
+    Schema("preference", (("chosen",), ("rejected",)), read_pair),
+    Schema("stepwise", (("completions",), ("labels",)), read_stepwise),
+    Schema("kto", (("prompt",), ("completion",), ("label", "kto_tag")), _kto(_read_pair_of_texts)),
+    Schema("kto-messages", (("messages",), ("kto_tag",)), _kto(_read_messages)),
+    Schema("kto-conversations", (("conversations",), ("kto_tag",)), _kto(_read_conversations)),
+    Schema("kto-alpaca", (("instruction",), ("output",), ("kto_tag",)), _kto(_read_alpaca)),
+    Schema("tokens", (("input_ids",),), _needs_decoder),
+    Schema("segments", (("segments",),), _read_segments),
+    Schema("prompt-completion", (("prompt",), ("completion",)), _read_pair_of_texts),
+    Schema("messages", (("messages",),), _read_messages),
+    Schema("conversations", (("conversations",),), _read_conversations),
+    Schema("alpaca", (("instruction",), ("output",)), _read_alpaca),
+    Schema(
+        "instruction-response",
+        (("instruction",), ("response",)),
+        _question(("instruction", "input"), "response"),
+    ),
+    Schema(
+        "question-answer", (("question",), ("answer",)), _question(("input", "question"), "answer")
+    ),
+    Schema(
+        "question-response", (("question",), ("response",)), _question(("question",), "response")
+    ),
+    Schema("text", (("text",),), _read_text),
+    Schema("prompt", (("prompt",),), _read_prompt),
+)
+"""Every schema, in the order of detection."""
+
+KNOWN_COLUMNS = frozenset(
+    {name for schema in SCHEMAS for group in schema.needs for name in group}
+    | {"tools", "system", "history", "input"}
+    | {"labels", "label"}
+)
+"""Columns that some schema reads: columnar files give only these."""
+
+
+def _add(segments: list[str], text: str) -> None:
+    if text:
+        segments.append(text)
+
+
+# Rows of one file nearly always share their columns; a hostile file may not.
+_CACHE_SIZE = 1024
+
+
+class RowReader:
+    """Rows of any known schema to ``(schema, prompt, completion, rejected)``."""
+
+    def __init__(self, schema: str | None, decode: Decode | None) -> None:
+        """``schema`` forces one schema on every row; ``decode`` reads pre-tokenised rows.
+
+        Raises ``UsageError`` for an unknown schema.
+        """
+        self._forced = None if schema is None else schema_named(schema)
+        self._decode = decode
+        self._fitting: dict[frozenset[str], Schema | None] = {}
+
+    def read(self, row: object) -> tuple[str, str, str, str | None]:
+        """One row. Raises ``RowFault``."""
+        if not isinstance(row, dict):
+            raise RowFault(RejectCode.NOT_AN_OBJECT, "a row has to be an object with named columns")
+        schema = self._schema_of(row)
+        try:
+            text = read_tokens(row, self._decode) if schema.name == "tokens" else schema.read(row)
+        except RecursionError:
+            raise RowFault(RejectCode.TOO_DEEP, "nested too deeply") from None
+        completion = _clean("\n".join(text.trained))
+        rejected = _clean("\n".join(text.rejected)) if text.rejected else None
+        if not completion.strip() and not (rejected and rejected.strip()):
+            raise RowFault(
+                RejectCode.NO_TRAINED_TEXT, f"read as {schema.name}, the row has no trained text"
+            )
+        return schema.name, _clean("\n".join(text.prompt)), completion, rejected
+
+    def _schema_of(self, row: Row) -> Schema:
+        columns = frozenset(name for name, value in row.items() if value is not None)
+        # A label that is neither true nor false belongs to something else than KTO.
+        if "label" in columns and not is_truth(row["label"]):
+            columns -= {"label"}
+        if self._forced is not None:
+            if not self._forced.fits(columns):
+                needs = ", ".join("/".join(group) for group in self._forced.needs)
+                raise RowFault(
+                    RejectCode.SCHEMA_MISMATCH, f"schema {self._forced.name} needs {needs}"
+                )
+            return self._forced
+        try:
+            schema = self._fitting[columns]
+        except KeyError:
+            schema = next((s for s in SCHEMAS if s.fits(columns)), None)
+            if len(self._fitting) < _CACHE_SIZE:
+                self._fitting[columns] = schema
+        if schema is None:
+            shown = ", ".join(sorted(columns)[:8])[:200] or "no columns with a value that any knows"
+            raise RowFault(RejectCode.UNKNOWN_SCHEMA, f"fits no known schema: it has {shown}")
+        return schema
+
+
+def schema_named(name: str) -> Schema:
+    """The schema called ``name``. Raises ``UsageError``."""
+    for schema in SCHEMAS:
+        if schema.name == name:
+            return schema
+    known = ", ".join(schema.name for schema in SCHEMAS)
+    raise UsageError(f"unknown schema {name!r}; known are: {known}")
+
+
+def _clean(text: str) -> str:
+    """``text`` with each lone surrogate, which no UTF-8 column can hold, as U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
