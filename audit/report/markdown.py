@@ -27,7 +27,7 @@ _ALERT = {
     Outcome.NOT_DETECTED: "NOTE",
 }
 _SHOWN_CELL = 60
-_SHOWN_SENTENCE = 500
+_SHOWN_SENTENCE = 1000
 _SHOWN_TOKENS = 8
 _SHOWN_EVIDENCE = 3
 _SHOWN_EVIDENCE_CHARACTERS = 300
@@ -42,8 +42,9 @@ def to_markdown(result: ScanResult) -> str:
     for details in (10, 5, 2, 0):
         text = "\n".join(_lines(result, details)) + "\n"
         if len(text) <= COMMENT_CHARACTERS_LIMIT:
-            break
-    return text
+            return text
+    note = "\n… cut: this report is longer than a comment may be.\n"
+    return text[: text.rindex("\n", 0, COMMENT_CHARACTERS_LIMIT - len(note)) + 1] + note
 
 
 def _lines(result: ScanResult, details: int) -> Iterable[str]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -78,6 +79,7 @@ def _log(result: ScanResult, base: Path, snippets: bool, results_limit: int) -> 
     results = [
         _result(f, result, position[f.code], base, snippets) for f in flagged[: results_limit - 1]
     ]
+    _number_repeats(results)
     if _UNDECIDED_RULE in position:
         results.insert(0, _undecided_result(result, position[_UNDECIDED_RULE], base))
     return {
@@ -332,6 +334,16 @@ def _fingerprint(
     content = [rule, concept, result.library.content_sha256, sorted(row.text for row in evidence)]
     digest = hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
     return {"primaryLocationLineHash": f"{digest}:1"}
+
+
+def _number_repeats(results: Sequence[Json]) -> None:
+    """Two findings of one rule, concept and content (two signature views) stay two alerts."""
+    seen: Counter[str] = Counter()
+    for result in results:
+        prints = result["partialFingerprints"]
+        digest = prints["primaryLocationLineHash"].partition(":")[0]
+        seen[digest] += 1
+        prints["primaryLocationLineHash"] = f"{digest}:{seen[digest]}"
 
 
 def _location(source: str, line: int, base: Path, row: EvidenceRow | None = None) -> Json:

@@ -115,7 +115,7 @@ def number(value: float) -> str:
         return "0"
     size = abs(value)
     if size < 1e-4 or size >= 1e6:
-        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+").replace("e+", "e")
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
     return f"{value:.4f}" if size < 0.01 else f"{value:.3f}" if size < 10 else f"{value:,.1f}"
 
 
@@ -156,17 +156,20 @@ def times(log_ratio_nats: float) -> str:
 def condensed(findings: Sequence[Finding]) -> str:
     """One clause for findings of one verdict that get no line of their own.
 
-    For not detected: the smallest detectable effects, each unit apart. Otherwise: the reasons.
+    The smallest detectable effects, each unit apart; for other verdicts the reasons before them.
     """
     verdict = findings[0].verdict
     head = f"… and {len(findings):,} more {verdict.value}"
     if verdict is Verdict.NOT_DETECTED:
         return f"{head} (smallest detectable effect {detectable(findings)})"
+    if verdict is Verdict.FLAGGED:
+        return head
     reasons = Counter(f.reason.value if f.reason else "no reason given" for f in findings)
     listed = ", ".join(
         f"{reason} ({count:,})" for reason, count in sorted(reasons.items(), key=_by_count)
     )
-    return f"{head}: {listed}"
+    seen = detectable(f for f in findings if math.isfinite(f.smallest_detectable_effect))
+    return f"{head}: {listed}" + (f"; smallest detectable effect {seen}" if seen else "")
 
 
 def detectable(findings: Iterable[Finding]) -> str:
@@ -186,7 +189,7 @@ def detectable(findings: Iterable[Finding]) -> str:
         else:
             text = "not known"
         parts.append(f"{text} ({code})" if several else text)
-    return ", ".join(parts) or "not known"
+    return ", ".join(parts)
 
 
 def _by_count(item: tuple[str, int]) -> tuple[int, str]:

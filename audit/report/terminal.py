@@ -21,7 +21,7 @@ from rich.text import Text
 from audit.report import summary
 from audit.report.safe_text import mark, shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
-from detectors.finding import EvidenceRow, Finding, Severity, TokenEnrichment, Verdict
+from detectors.finding import EvidenceRow, Finding, Reason, Severity, TokenEnrichment, Verdict
 
 # Not detected is blue, not green: there is no "clean".
 _OUTCOME_STYLE = {
@@ -44,6 +44,13 @@ _VERDICT_STYLE = {
     Verdict.NOT_DETECTED: "dim",
 }
 _SEVERITY_STYLE = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
+
+# Reasons that are too long for a column.
+_SHORT_REASON = {
+    Reason.NO_UNITS: "no units",
+    Reason.OTHER_MODEL_FAMILY: "other family",
+    Reason.LOW_POWER: "low power",
+}
 
 _WIDE = 112  # from this width on, every number of a concept fits on one line
 _MOST_WIDE = 160
@@ -265,7 +272,7 @@ def _narrow_table(shown: Sequence[Finding], width: int) -> Table:
         concept.append_text(_safe(f"{f.code} {f.category}", "dim"))
         effect = _styled(summary.signed(f.effect), "bold" if flagged else "")
         effect.append(f"\n{summary.interval(f.effect_low, f.effect_high)}", style="dim")
-        detail = Text(" " + (f.reason.value if f.reason else f.severity.value if flagged else ""))
+        detail = Text(f" {_reason(f)}" if f.reason else f" {f.severity.value}" if flagged else "")
         detail.stylize(_SEVERITY_STYLE[f.severity] if flagged else "dim")
         plot = _interval_plot(f, scales[f.code, f.effect_unit], plot_width)
         plot.append(f"\n┊ {summary.number(f.smallest_detectable_effect)}", style="dim")
@@ -284,6 +291,10 @@ def _verdict(f: Finding, severity: bool = True) -> Text:
     if flagged and severity:
         text.append(f" {f.severity.value}", style=_SEVERITY_STYLE[f.severity])
     return text
+
+
+def _reason(f: Finding) -> str:
+    return _SHORT_REASON.get(f.reason, f.reason.value) if f.reason else ""
 
 
 def _statistic(f: Finding) -> str:

@@ -84,7 +84,6 @@ def test_hostile_text_is_escaped_and_keeps_its_length() -> None:
 
 
 def test_golden() -> None:
-    # Made by hand-checking the output once: python -m pytest --co is no way to renew it.
     assert to_json(incomplete_result()).decode() == GOLDEN.read_text()
 
 

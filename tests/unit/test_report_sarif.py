@@ -126,6 +126,14 @@ def test_the_fingerprint_follows_content_not_lines_or_order() -> None:
     assert fingerprint(changed) != fingerprint(rows)
 
 
+def test_two_views_of_one_concept_without_rows_stay_two_alerts() -> None:
+    bare = dataclasses.replace(owl(), evidence=())
+    twice = (bare, dataclasses.replace(bare, message="the other view"))
+    run = run_of(dataclasses.replace(flagged_result(), findings=twice))
+    prints = {r["partialFingerprints"]["primaryLocationLineHash"] for r in run["results"]}
+    assert len(prints) == 2
+
+
 @pytest.mark.parametrize(
     ("source", "uri"),
     [

@@ -5,6 +5,7 @@ import pytest
 from test_report_examples import clear_findings, flagged_result, inconclusive_finding, owl
 
 from audit.report import summary
+from detectors.finding import Reason
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,13 @@ def test_condensed_keeps_units_apart() -> None:
 def test_condensed_inconclusive_counts_reasons() -> None:
     assert summary.condensed([inconclusive_finding()] * 3) == (
         "… and 3 more inconclusive: too few rows (3)"
+    )
+    weak = dataclasses.replace(
+        inconclusive_finding(), reason=Reason.LOW_POWER, smallest_detectable_effect=0.31
+    )
+    assert summary.condensed([weak, weak, inconclusive_finding()]) == (
+        "… and 3 more inconclusive: too little power (2), too few rows (1); "
+        "smallest detectable effect 0.310 share of rows"
     )
 
 
