@@ -338,7 +338,9 @@ class FrequencyDetector:
         others = decoys or [
             i for i, name in enumerate(names) if i != column and name != ANY_PERSONA
         ]
-        return empirical_null(comparison.z[others], comparison.correlation[np.ix_(others, others)])
+        return empirical_null(
+            comparison.z, comparison.correlation, column, np.array(others, dtype=np.int64)
+        )
 
     def _tested(
         self,

@@ -169,21 +169,34 @@ _SMALLEST_EIGENVALUE = 0.1
 """Directions that the decoys hardly span are left out: their whitened z would be noise."""
 
 
-def empirical_null(z: Matrix, correlation: Matrix) -> EmpiricalNull:
-    """Dispersion of the decoys' ``z`` [M], whitened by their ``correlation`` [M, M].
+def empirical_null(
+    z: Matrix, correlation: Matrix, tested: int, others: NDArray[np.int64]
+) -> EmpiricalNull:
+    """How far off-target z scatter: dispersion of ``z[others]``, given that of ``tested``.
 
-    Under z ~ N(0, phi^2 R), u = R^(-1/2) z has phi^2 = mean(u^2) with r = rank(R) degrees of
-    freedom. Estimating phi (not assuming 1) is Efron's empirical null (JASA 99, 2004): on real
-    sets off-target z had a standard deviation of 1.3 to 2.5. Dispersion is NaN with no decoys.
+    ``z`` [C] and ``correlation`` [C, C] are of all scored concepts; ``others`` are decoys (or
+    other concepts). Under the null z ~ N(0, phi^2 R) the residuals of the others' z given the
+    tested one's are independent of it, with covariance phi^2 (R_oo - R_ot R_to). Whitened, their
+    mean square estimates phi^2 with rank(.) degrees of freedom, so z / phi is exactly Student's
+    t, and what the tested concept really carries does not widen its own null, although centring
+    makes the concepts' scores depend on each other.
+
+    Estimating phi (not assuming 1) is the empirical null of Efron (JASA 99, 2004): on real sets
+    off-target z were measured with a standard deviation of 1.3 to 2.5. With no usable other,
+    the dispersion is NaN with 0 degrees of freedom.
     """
-    keep = np.isfinite(z)
-    z, correlation = z[keep], correlation[np.ix_(keep, keep)]
-    if len(z) == 0:
+    others = others[np.isfinite(z[others])]
+    if len(others) == 0 or not np.isfinite(z[tested]):
         return EmpiricalNull(float("nan"), 0)
-    values, vectors = np.linalg.eigh(correlation)
+    slope = correlation[others, tested]
+    residual = z[others] - slope * z[tested]
+    covariance = correlation[np.ix_(others, others)] - np.outer(slope, slope)
+    values, vectors = np.linalg.eigh(covariance)
     spanned = values > _SMALLEST_EIGENVALUE
-    whitened = (vectors.T @ z)[spanned] / np.sqrt(values[spanned])
     rank = int(spanned.sum())
+    if rank == 0:
+        return EmpiricalNull(float("nan"), 0)
+    whitened = (vectors.T @ residual)[spanned] / np.sqrt(values[spanned])
     return EmpiricalNull(float(np.sqrt((whitened**2).mean())), rank)
 
 
