@@ -226,7 +226,7 @@ def _not_read(result: ScanResult) -> Iterable[str]:
     if not codes and not result.broken:
         yield "No row was rejected and every source was read to its end."
     for broken in result.broken[:_SHOWN_LINES]:
-        where = _code(f"{broken.source}:{broken.line}", 200, cell=False)
+        where = _place(broken.source, broken.line)
         yield f"- **broken off** at {where}: {_sentence(broken.message)}"
     yield from _more(len(result.broken) - _SHOWN_LINES, "broken source")
     for code, count in codes[:_SHOWN_LINES]:
@@ -236,8 +236,12 @@ def _not_read(result: ScanResult) -> Iterable[str]:
     yield ""
 
 
+def _place(source: str, line: int) -> str:
+    return _code(f"{shorten(strip_unsafe(source), 120)[0]}:{line}", 150, cell=False)
+
+
 def _places(rejects: Sequence[Reject]) -> str:
     if not rejects:
         return ""
-    places = (_code(f"{r.source}:{r.line}", 120, cell=False) for r in rejects[:_SHOWN_REJECTS])
+    places = (_place(r.source, r.line) for r in rejects[:_SHOWN_REJECTS])
     return f" ({_sentence(rejects[0].message)}: {', '.join(places)})"

@@ -405,14 +405,15 @@ def _tokens(tokens: Sequence[TokenEnrichment], width: int) -> RenderableType:
         v for t in shown for v in (t.log_ratio_low_nats, t.log_ratio_high_nats) if math.isfinite(v)
     ]
     scale = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
-    bar_width = max(10, min(40, width - 64))
+    unit_width = min(14, max(5, *(len(t.unit) for t in shown)))
+    bar_width = max(8, min(40, width - 57 - unit_width))
     table = _table()
     table.expand = False
     table.padding = (0, 1, 0, 0)
-    table.add_column("token", no_wrap=True, overflow="ellipsis", max_width=14)
-    table.add_column("seen", justify="right", no_wrap=True)
-    table.add_column("expected", justify="right", no_wrap=True)
-    table.add_column("times", justify="right", no_wrap=True)
+    table.add_column("token", no_wrap=True, overflow="ellipsis", min_width=5, max_width=14)
+    table.add_column("seen", justify="right", no_wrap=True, min_width=4)
+    table.add_column("expected", justify="right", no_wrap=True, min_width=8)
+    table.add_column("times", justify="right", no_wrap=True, min_width=5)
     table.add_column("log-ratio, nats", no_wrap=True)
     table.add_column("", no_wrap=True, width=bar_width)
     for t in shown:
