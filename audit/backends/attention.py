@@ -72,7 +72,7 @@ class PrefixCache:
     rows that continue it sees ``[prefix, row]`` and leaves the cache as it was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: D107
         self.layers: list[tuple[Any, Any]] = []
         self._filled = False
 
@@ -111,7 +111,7 @@ class KeyValueStore:
     in place from position ``start``. The store must not be used from two threads.
     """
 
-    def __init__(self, rows: int, capacity: int, prefix: PrefixCache) -> None:
+    def __init__(self, rows: int, capacity: int, prefix: PrefixCache) -> None:  # noqa: D107
         self._rows = rows
         self._capacity = capacity
         self._prefix = prefix

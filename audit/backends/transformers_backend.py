@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,20 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.backends.attention import KeyValueStore, PrefixCache, register_attention
+from audit.backends.batching import SuffixTrie, batches_by_length, build_trie, group_by_prefix
 from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
 from audit.backends.model_identity import text_sha256, tokenizer_sha256, weights_sha256
 from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import (
     Chat,
     ModelIdentity,
+    PrefixRequest,
+    SequenceRequest,
     TokenIds,
 )
 
 Dtype = Literal["float32", "bfloat16"]
 
-# Fewer common tokens, or fewer requests, than this are not worth a pass of their own.
-_MIN_SHARED_TOKENS = 8
-_MIN_SHARING_REQUESTS = 3
+# Rows of hidden states [rows, hidden] that meet the whole vocabulary at once: 50 MB of logits.
+_HEAD_ROWS = 256
+# Results are computed out of order, so that many are held at once: at most this many bytes.
+_HELD_BYTES = 1 << 28
+_HELD_REQUESTS = 1024
+_SYSTEM_SENTINEL = "subliminal-audit-system-sentinel"
 
 
 class TransformersLanguageModel:
@@ -33,14 +39,14 @@ class TransformersLanguageModel:
     Not safe for use from two threads at once.
     """
 
-    def __init__(
+    def __init__(  # noqa: D107
         self, model: Any, tokenizer: Any, identity: ModelIdentity, *, max_batch_tokens: int
     ) -> None:
         self._model: Any = model
         self._tokenizer: Any = tokenizer
         self._identity = identity
         self._max_batch_tokens = max_batch_tokens
-        self._head: Any = None
+        self._head: tuple[Any, Any] | None = None
 
     @classmethod
     def load(
@@ -126,13 +132,35 @@ class TransformersLanguageModel:
     def render_chat(self, chat: Chat) -> str:
         """The text that `encode_chat` tokenises. Raises ``ValueError`` as it does."""
         user = {"role": "user", "content": chat.user}
-        system = {"role": "system", "content": chat.system}
-        text = str(
-            self._tokenizer.apply_chat_template(
-                [system, user], tokenize=False, add_generation_prompt=True
+        probe = self._render([{"role": "system", "content": _SYSTEM_SENTINEL}, user])
+        if probe is None or _SYSTEM_SENTINEL not in probe:
+            # A template without a system role: an empty system message is none at all.
+            text = self._render([user]) if not chat.system else None
+        else:
+            text = self._render([{"role": "system", "content": chat.system}, user])
+            if text is not None and not (
+                chat.system.strip() in text
+                # An empty message may lose its delimiters; it must not gain a default text.
+                and (chat.system or len(text) <= len(probe) - len(_SYSTEM_SENTINEL))
+            ):
+                text = None
+        if text is None:
+            raise ValueError(
+                f"the chat template of {self._identity.name} cannot hold this system message"
             )
-        )
         return text + chat.assistant_prefix
+
+    def _render(self, messages: list[dict[str, str]]) -> str | None:
+        """The messages through the template; None where it refuses them."""
+        from jinja2.exceptions import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError:
+            return None
+        return str(text)
 
     def encode_chat(self, chat: Chat) -> TokenIds:
         """Token ids of the chat through the model's own template, up to where it goes on.
@@ -144,12 +172,23 @@ class TransformersLanguageModel:
 
     def end_of_turn_ids(self) -> TokenIds:
         """The ids that end an answer."""
-        ends = self._model.generation_config.eos_token_id
+        ends = self._network.generation_config.eos_token_id
         if ends is None:
             ends = self._tokenizer.eos_token_id
         if ends is None:
             return ()
         return tuple(ends) if isinstance(ends, list) else (int(ends),)
+
+    def vocabulary(self) -> list[str]:
+        """The text of every token id on its own, in order of id ([vocabulary_size]).
+
+        Ids beyond the tokenizer's (padding of the embedding) have the empty text.
+        """
+        known = len(self._tokenizer)
+        return [
+            self.decode((token,)) if token < known else ""
+            for token in range(self._identity.vocabulary_size)
+        ]
 
     def sample(
         self,
@@ -179,7 +218,7 @@ class TransformersLanguageModel:
             raise ValueError("temperature must be positive")
         prompts = [self.encode_chat(chat) for chat in chats]
         results: list[TokenIds] = [()] * len(prompts)
-        for group in _group_by_prefix(prompts):
+        for group in group_by_prefix(prompts):
             prefix = self._prefix_cache(prompts[group.members[0]][: group.shared])
             # Sorting by length makes equal prompts neighbours and padding small.
             order = sorted(group.members, key=lambda row: (len(prompts[row]), prompts[row]))
@@ -196,6 +235,201 @@ class TransformersLanguageModel:
                     results[row] = answer
         return results
 
+    def next_token_log_probs(
+        self, requests: Sequence[PrefixRequest], token_ids: NDArray[np.int64] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """For each request, in order, an array [suffixes, token_ids] (all ids when None).
+
+        A request's suffixes are run as one tree behind its prefix; what the prefixes of
+        several requests have in common is run once.
+
+        Raises ``ValueError`` for an empty prefix, a token id that does not exist, or a
+        request longer than the model's context; ``AuditError`` if memory runs out.
+        """
+        columns = None if token_ids is None else np.asarray(token_ids, dtype=np.int64)
+        if columns is not None:
+            self._check_ids(columns)
+        for request in requests:
+            longest = max((len(suffix) for suffix in request.suffixes), default=0)
+            self._check_request(request.prefix, longest)
+            for suffix in request.suffixes:
+                self._check_ids(np.array(suffix, dtype=np.int64))
+        tries: dict[tuple[TokenIds, ...], SuffixTrie] = {}
+        for request in requests:
+            if request.suffixes not in tries:
+                tries[request.suffixes] = build_trie(request.suffixes)
+        width = self._identity.vocabulary_size if columns is None else len(columns)
+        held = max(1, max((len(request.suffixes) for request in requests), default=1))
+        window = int(np.clip(_HELD_BYTES // (4 * width * held or 1), 1, _HELD_REQUESTS))
+
+        def finish(row: _Row, hidden: Any) -> NDArray[np.float32]:
+            return self._log_probs(hidden, columns=columns)
+
+        for first in range(0, len(requests), window):
+            rows = []
+            for request in requests[first : first + window]:
+                trie = tries[request.suffixes]
+                # Node -1, the empty suffix, is the last token of the prefix.
+                wanted = tuple(int(end) + len(request.prefix) for end in trie.ends)
+                rows.append(_Row(request.prefix, trie, wanted, ()))
+            yield from self._run_rows(rows, finish)
+
+    def sequence_log_probs(
+        self, requests: Sequence[SequenceRequest]
+    ) -> Iterator[NDArray[np.float32]]:
+        """For each request, in order, an array [continuation length].
+
+        Raises as `next_token_log_probs` does.
+        """
+        for request in requests:
+            self._check_request(request.prefix, len(request.continuation))
+            self._check_ids(np.array(request.continuation, dtype=np.int64))
+
+        def finish(row: _Row, hidden: Any) -> NDArray[np.float32]:
+            return self._log_probs(hidden, targets=row.targets)
+
+        no_suffix = build_trie(())
+        for first in range(0, len(requests), _HELD_REQUESTS):
+            rows = []
+            for request in requests[first : first + _HELD_REQUESTS]:
+                start, count = len(request.prefix) - 1, len(request.continuation)
+                tokens = request.prefix + request.continuation[: max(0, count - 1)]
+                wanted = tuple(range(start, start + count))
+                rows.append(_Row(tokens, no_suffix, wanted, request.continuation))
+            yield from self._run_rows(rows, finish)
+
+    def _check_ids(self, ids: NDArray[np.int64]) -> None:
+        if ids.size and (ids.min() < 0 or ids.max() >= self._identity.vocabulary_size):
+            raise ValueError("a token id lies outside the model's vocabulary")
+
+    def _check_request(self, prefix: TokenIds, more: int) -> None:
+        if not prefix:
+            raise ValueError("a prefix must hold at least one token")
+        self._check_ids(np.array(prefix, dtype=np.int64))
+        limit = getattr(self._network.config, "max_position_embeddings", None)
+        if limit is not None and len(prefix) + more > limit:
+            raise ValueError(f"a request of {len(prefix) + more} tokens exceeds {limit}")
+
+    def _run_rows(
+        self, rows: list[_Row], finish: Callable[[_Row, Any], NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Run rows in batches; ``finish`` turns a row's hidden states [wanted, hidden] into
+        its result. The results are in the order of ``rows``.
+        """
+        import torch
+
+        results: dict[int, NDArray[np.float32]] = {}
+        for group in group_by_prefix([row.tokens for row in rows]):
+            with torch.inference_mode():
+                prefix = self._prefix_cache(rows[group.members[0]].tokens[: group.shared])
+                lengths = [
+                    len(rows[index].tokens) - group.shared + len(rows[index].trie.tokens)
+                    for index in group.members
+                ]
+                pending = [
+                    [group.members[place] for place in batch]
+                    for batch in batches_by_length(lengths, self._max_batch_tokens)
+                ]
+                pending.reverse()
+                while pending:
+                    batch = pending.pop()
+                    try:
+                        hidden = self._hidden_states([rows[index] for index in batch], prefix)
+                        for index, states in zip(batch, hidden, strict=True):
+                            results[index] = finish(rows[index], states)
+                    except RuntimeError as error:
+                        if not _out_of_memory(error):
+                            raise
+                        if len(batch) == 1:
+                            raise AuditError(
+                                "memory ran out on a single sequence of "
+                                f"{len(rows[batch[0]].tokens)} tokens: shorten it, use bfloat16, "
+                                "or free memory"
+                            ) from None
+                        half = len(batch) // 2
+                        pending += [batch[half:], batch[:half]]
+        return [results[index] for index in range(len(rows))]
+
+    def _hidden_states(self, rows: list[_Row], prefix: PrefixCache) -> list[Any]:
+        """Final hidden states [wanted, hidden] of every row, all rows in one forward pass.
+
+        A row is laid out as its own tokens after the shared prefix, then the nodes of its
+        trie, then padding on the right, which nothing real can see.
+        """
+        import torch
+
+        device = self._network.device
+        shared = prefix.length
+        own = [len(row.tokens) - shared for row in rows]
+        width = max(count + len(row.trie.tokens) for count, row in zip(own, rows, strict=True))
+        tokens = np.zeros((len(rows), width), dtype=np.int64)
+        positions = np.zeros((len(rows), width), dtype=np.int64)
+        trees = any(row.trie.tokens for row in rows)
+        # [rows or 1, 1, new, seen]; trees need a mask of their own for every row
+        mask = None
+        if trees or shared:
+            visible = np.tril(np.ones((width, shared + width), dtype=np.bool_), shared)
+            mask = np.repeat(visible[None, None], len(rows) if trees else 1, axis=0)
+        for index, (row, count) in enumerate(zip(rows, own, strict=True)):
+            stop = count + len(row.trie.tokens)
+            tokens[index, :stop] = row.tokens[shared:] + row.trie.tokens
+            positions[index, :count] = np.arange(shared, shared + count)
+            positions[index, count:stop] = shared + count + row.trie.depths
+            if row.trie.tokens and mask is not None:
+                mask[index, 0, count:stop, shared + count : shared + stop] = row.trie.visible
+        states = self._network.base_model(
+            input_ids=torch.from_numpy(tokens).to(device),
+            attention_mask=None if mask is None else torch.from_numpy(mask).to(device),
+            position_ids=torch.from_numpy(positions).to(device),
+            past_key_values=prefix if shared else None,
+            use_cache=bool(shared),
+        ).last_hidden_state
+        return [
+            states[index, [place - shared for place in row.wanted]]
+            for index, row in enumerate(rows)
+        ]
+
+    def _log_probs(
+        self,
+        hidden: Any,
+        *,
+        columns: NDArray[np.int64] | None = None,
+        targets: TokenIds | None = None,
+    ) -> NDArray[np.float32]:
+        """Float32 log-softmax over the whole vocabulary of hidden states [rows, hidden].
+
+        With ``targets`` [rows] one number a row; else [rows, columns], or every column.
+        """
+        import torch
+
+        width = self._identity.vocabulary_size if columns is None else len(columns)
+        shape = (len(hidden),) if targets is not None else (len(hidden), width)
+        result = np.empty(shape, dtype=np.float32)
+        for first in range(0, len(hidden), _HEAD_ROWS):
+            logits = self._head_logits(hidden[first : first + _HEAD_ROWS], self._whole_head)
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            if targets is not None:
+                picked = torch.tensor(targets[first : first + _HEAD_ROWS], device=logits.device)
+                part = (logits.gather(1, picked[:, None]) - normaliser)[:, 0]
+            elif columns is not None:
+                part = logits[:, torch.from_numpy(columns).to(logits.device)] - normaliser
+            else:
+                part = logits - normaliser
+            result[first : first + _HEAD_ROWS] = part.cpu().numpy()
+        return result
+
+    @property
+    def _network(self) -> Any:
+        if self._model is None:
+            raise RuntimeError("this model has been closed")
+        return self._model
+
+    @property
+    def _whole_head(self) -> tuple[Any, Any]:
+        if self._head is None:
+            self._head = self._head_rows(slice(None))
+        return self._head
+
     def _sample_batch(
         self,
         prompts: list[TokenIds],
@@ -207,7 +441,7 @@ class TransformersLanguageModel:
         """Answers to ``prompts`` that all begin with ``prefix``; uniforms [rows, steps]."""
         import torch
 
-        device = self._model.device
+        device = self._network.device
         with torch.inference_mode():
             unique = list(dict.fromkeys(prompts))
             place = {prompt: row for row, prompt in enumerate(unique)}
@@ -267,7 +501,7 @@ class TransformersLanguageModel:
                     states, chosen, visible = states[:alive], chosen[:alive], visible[:alive]
                     count = alive
                 position = longest_prompt + step
-                hidden = self._model.base_model(
+                hidden = self._network.base_model(
                     input_ids=chosen[:, None],
                     attention_mask=visible[:, None, None, : position + 1],
                     position_ids=(lengths + step)[:, None],
@@ -281,7 +515,7 @@ class TransformersLanguageModel:
         """Read prompts (sorted by length) into the store's first rows; [prompts, hidden]."""
         import torch
 
-        device = self._model.device
+        device = self._network.device
         last: list[Any] = []
         first = 0
         while first < len(prompts):
@@ -294,7 +528,7 @@ class TransformersLanguageModel:
             own = [prompt[shared:] for prompt in prompts[first:stop]]
             width = max(len(ids) for ids in own)
             tokens = torch.tensor([ids + (0,) * (width - len(ids)) for ids in own], device=device)
-            hidden = self._model.base_model(
+            hidden = self._network.base_model(
                 input_ids=tokens,
                 attention_mask=_causal_mask(width, shared, device),
                 position_ids=torch.arange(shared, shared + width, device=device)[None],
@@ -313,9 +547,9 @@ class TransformersLanguageModel:
         cache = PrefixCache()
         if prefix:
             with torch.inference_mode():
-                self._model.base_model(
-                    input_ids=torch.tensor([prefix], device=self._model.device),
-                    position_ids=torch.arange(len(prefix), device=self._model.device)[None],
+                self._network.base_model(
+                    input_ids=torch.tensor([prefix], device=self._network.device),
+                    position_ids=torch.arange(len(prefix), device=self._network.device)[None],
                     past_key_values=cache,
                     use_cache=True,
                 )
@@ -324,7 +558,7 @@ class TransformersLanguageModel:
 
     def _head_rows(self, token_ids: Any) -> tuple[Any, Any]:
         """Float32 rows of the output embedding [tokens, hidden], and their bias or None."""
-        head = self._model.get_output_embeddings()
+        head = self._network.get_output_embeddings()
         bias = getattr(head, "bias", None)
         return head.weight[token_ids].float(), None if bias is None else bias[token_ids].float()
 
@@ -341,50 +575,24 @@ class TransformersLanguageModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _PrefixGroup:
-    """Sequences (by index) whose first ``shared`` tokens are the same."""
+class _Row:
+    """One sequence to run: ``tokens``, then the trie's nodes behind them.
 
-    members: list[int]
-    shared: int
+    ``wanted`` are the places whose hidden state is asked for, counted over tokens and then
+    nodes; ``targets`` the next tokens there, where one is asked for.
+    """
 
-
-def _group_by_prefix(sequences: Sequence[TokenIds]) -> list[_PrefixGroup]:
-    """Group sequences that begin alike; ``shared`` always leaves one token of each to run."""
-    order = sorted(range(len(sequences)), key=lambda index: sequences[index])
-    groups: list[_PrefixGroup] = []
-    loose: list[int] = []
-    members: list[int] = []
-    shared = 0
-
-    def finish() -> None:
-        if len(members) >= _MIN_SHARING_REQUESTS:
-            groups.append(_PrefixGroup(list(members), shared))
-        else:
-            loose.extend(members)
-
-    for index in order:
-        room = len(sequences[index]) - 1
-        if members:
-            common = min(_common_length(sequences[members[-1]], sequences[index]), room)
-            if common >= _MIN_SHARED_TOKENS:
-                shared = min(shared, common)
-                members.append(index)
-                continue
-            finish()
-        members, shared = [index], room
-    finish()
-    if loose:
-        groups.append(_PrefixGroup(loose, 0))
-    return groups
+    tokens: TokenIds
+    trie: SuffixTrie
+    wanted: tuple[int, ...]
+    targets: TokenIds
 
 
-def _common_length(left: TokenIds, right: TokenIds) -> int:
-    length = 0
-    for one, other in zip(left, right, strict=False):
-        if one != other:
-            break
-        length += 1
-    return length
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory ran out; on a CPU it raises a plain ``RuntimeError``."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _uniforms(seed: int, row: int, steps: int) -> NDArray[np.float64]:
