@@ -1,21 +1,22 @@
 """Parquet and Arrow IPC to rows, a record batch at a time.
 
 Memory is bounded by one row group (Parquet) or one record batch (Arrow) of the known columns.
-Arrow is read message by message, so that neither a stream nor a file needs to fit, be seekable
-or have its end.
+Polars reads an Arrow stream only as a whole, so it is given one message at a time here.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from audit.dataset.faults import SourceBreak
+from audit.dataset.parquet_footer import row_group_heights
 
 ARROW_FILE_MAGIC = b"ARROW1"
 ARROW_STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -24,6 +25,7 @@ PARQUET_MAGIC = b"PAR1"
 # Polars panics, rather than raising, on some corrupt files.
 _READ_ERRORS = (PolarsError, PanicException, OSError, ValueError, OverflowError, MemoryError)
 _SLICE_ROWS = 4096
+_CHUNK_BYTES = 1 << 20
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 Numbered = tuple[int, object]
@@ -32,14 +34,42 @@ Numbered = tuple[int, object]
 def read_parquet(path: Path, columns: frozenset[str]) -> Iterator[Numbered]:
     """Numbered rows (1-based) with those of their ``columns`` that schemas know.
 
-    Raises ``SourceBreak`` where the file is corrupt, after every row before that place.
+    Raises ``SourceBreak`` where the file is corrupt, after the rows of every row group before.
     """
     try:
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-        known = [name for name in scan.collect_schema() if name in columns]
-        rows_in_file = int(scan.select(pl.len()).collect().item())
+        known, rows_in_file = _known_and_height(scan, columns)
     except _READ_ERRORS as error:
         raise SourceBreak(f"is not readable Parquet: {_first_line(error)}") from error
+    yield from _scanned(scan, known, rows_in_file, partial(row_group_heights, path))
+
+
+def read_arrow_file(path: Path, columns: frozenset[str]) -> Iterator[Numbered]:
+    """As ``read_parquet``, for an Arrow IPC file.
+
+    A file that was cut off has lost the directory at its end: its messages are then read in turn.
+    """
+    try:
+        scan = pl.scan_ipc(path, glob=False, hive_partitioning=False)
+        known, rows_in_file = _known_and_height(scan, columns)
+    except _READ_ERRORS as error:
+        with path.open("rb") as file:
+            yield from read_arrow_stream(iter(lambda: file.read(_CHUNK_BYTES), b""), columns)
+        raise SourceBreak(f"is not readable Arrow: {_first_line(error)}") from error
+    yield from _scanned(scan, known, rows_in_file)
+
+
+def _known_and_height(scan: pl.LazyFrame, columns: frozenset[str]) -> tuple[list[str], int]:
+    known = [name for name in scan.collect_schema() if name in columns]
+    return known, int(scan.select(pl.len()).collect().item())
+
+
+def _scanned(
+    scan: pl.LazyFrame,
+    known: list[str],
+    rows_in_file: int,
+    group_heights: Callable[[], list[int]] = list,
+) -> Iterator[Numbered]:
     if not known:
         for number in range(1, rows_in_file + 1):
             yield number, {}
@@ -61,18 +91,18 @@ def read_parquet(path: Path, columns: frozenset[str]) -> Iterator[Numbered]:
             )
         yield from _numbered(frame, done_rows)
         done_rows += frame.height
-    # The engine reads ahead, so its error hides readable rows: fetch them by halving slices.
-    size = _SLICE_ROWS
-    while size:
-        try:
-            frame = scan.slice(done_rows, size).collect()
-        except _READ_ERRORS:
-            size //= 2
-            continue
-        if not frame.height:
-            break
-        yield from _numbered(frame, done_rows)
-        done_rows += frame.height
+    # The engine reads ahead, so its error may come before readable rows: fetch them in order.
+    group_start = 0
+    for height in group_heights():
+        group_end = group_start + height
+        if group_end > done_rows:
+            try:
+                frame = scan.slice(done_rows, group_end - done_rows).collect()
+            except _READ_ERRORS:
+                break
+            yield from _numbered(frame, done_rows)
+            done_rows = group_end
+        group_start = group_end
     raise SourceBreak(f"is corrupt: {_first_line(cause)}", done_rows + 1) from cause
 
 
@@ -86,8 +116,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0][:300]
 
 
-def read_arrow(chunks: Iterator[bytes], columns: frozenset[str]) -> Iterator[Numbered]:
-    """Numbered rows (1-based) of an Arrow IPC file or stream, with the known ``columns``.
+def read_arrow_stream(chunks: Iterator[bytes], columns: frozenset[str]) -> Iterator[Numbered]:
+    """Numbered rows (1-based) of an Arrow IPC stream, with the known ``columns``.
 
     Raises ``SourceBreak`` where it breaks off or is corrupt, after every row before that.
     """
@@ -95,7 +125,7 @@ def read_arrow(chunks: Iterator[bytes], columns: frozenset[str]) -> Iterator[Num
     done_rows = 0
     try:
         if queue.starts_with(ARROW_FILE_MAGIC):
-            queue.take(8)  # the magic and its padding; the footer at the end is not needed
+            queue.take(8)  # a file is a stream between this magic and a directory
         schema = b""
         dictionaries: dict[int, list[bytes]] = {}
         while (message := _next_message(queue)) is not None:
@@ -122,7 +152,11 @@ def read_arrow(chunks: Iterator[bytes], columns: frozenset[str]) -> Iterator[Num
             raise SourceBreak("is not readable Arrow: it has no schema")
     except SourceBreak as error:
         raise SourceBreak(error.message, done_rows + 1) from error
-    except (struct.error, IndexError, *_READ_ERRORS) as error:
+    except (struct.error, IndexError) as error:
+        raise SourceBreak(
+            "is corrupt Arrow: a message header makes no sense", done_rows + 1
+        ) from error
+    except _READ_ERRORS as error:
         raise SourceBreak(f"is corrupt Arrow: {_first_line(error)}", done_rows + 1) from error
 
 

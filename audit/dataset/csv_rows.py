@@ -100,6 +100,8 @@ class _Feed:
             raise StopIteration
         self.line, line, self.terminated = entry
         self.record_line = self.record_line or self.line
+        if not self.terminated:
+            next(self._lines, None)  # tells if the source broke off, so that the line is cut
         if line is None:
             raise RowFault(RejectCode.LINE_TOO_LONG, "longer than the limit for one line")
         try:

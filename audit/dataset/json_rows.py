@@ -78,6 +78,7 @@ def read_json_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Numbere
 
     A last line that neither ends nor parses means that the file was cut off there.
     """
+    cut: SourceBreak | None = None
     for number, line, terminated in split_lines(chunks, limits.max_line_bytes):
         if line is None:
             yield number, _too_long(limits)
@@ -92,13 +93,14 @@ def read_json_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Numbere
             values = decode_values(line)
         except RowFault as fault:
             if not terminated and fault.code is not RejectCode.TOO_DEEP:
-                raise SourceBreak(
-                    f"the last line has no end and is {fault.message}", number
-                ) from None
-            yield number, fault
+                cut = SourceBreak(f"the last line has no end and is {fault.message}", number)
+            else:
+                yield number, fault
             continue
         for value in values:
             yield number, value
+    if cut is not None:
+        raise cut
 
 
 def _too_long(limits: Limits) -> RowFault:

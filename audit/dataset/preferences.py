@@ -20,7 +20,8 @@ def add_context(text: RowText, row: Row, names: tuple[str, ...]) -> None:
     for name in names:
         if (value := row.get(name)) is not None:
             if name == "tools":
-                text.prompt.append(json_text(value))
+                if value:
+                    text.prompt.append(json_text(value))
             else:
                 add_column(text, value, name, Loss.NONE)
 
@@ -95,7 +96,8 @@ def _shared_text(good: str, bad: str) -> int:
 
     The space before the first word that differs belongs to that word, as in TRL.
     """
-    shared = next((i for i, (a, b) in enumerate(zip(good, bad, strict=False)) if a != b), None)
+    limit = min(len(good), len(bad))
+    shared = next((i for i in range(limit) if good[i] != bad[i]), limit)
     while shared and not good[shared - 1 : shared].isspace():
         shared -= 1
     return max(shared - 1, 0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from audit.dataset.columnar_rows import (
     ARROW_FILE_MAGIC,
     ARROW_STREAM_MAGIC,
     PARQUET_MAGIC,
-    read_arrow,
+    read_arrow_file,
+    read_arrow_stream,
     read_parquet,
 )
 from audit.dataset.csv_rows import read_csv
@@ -38,10 +40,12 @@ _MAX_REJECT_EXAMPLES = 20
 # Rows of a megabyte each must not fill the memory, whatever the number asked for.
 _MAX_BATCH_CHARACTERS = 64 << 20
 _SNIFFED_BYTES = 1 << 16
+_json_decoder = json.JSONDecoder()
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 Numbered = Iterator[tuple[int, object]]
+_ReadFile = Callable[[Path, frozenset[str]], Numbered]
 
 
 def read_batches(
@@ -180,11 +184,12 @@ class _Format:
             chunks = chain([head] if head else [], chunks)
         else:
             chunks = _then_break(head, broken)
-        if kind == "parquet":
-            yield from self._parquet(chunks, is_plain=not compression)
+        if kind == "parquet" or (kind == "arrow" and head.startswith(ARROW_FILE_MAGIC)):
+            read_file = read_parquet if kind == "parquet" else read_arrow_file
+            yield from self._seekable(read_file, chunks, is_plain=not compression)
             return
         if kind == "arrow":
-            yield from read_arrow(chunks, KNOWN_COLUMNS)
+            yield from read_arrow_stream(chunks, KNOWN_COLUMNS)
             return
         if head.startswith(_UTF16_BOMS):
             raise SourceBreak("is UTF-16 text: save it as UTF-8", 1)
@@ -200,19 +205,30 @@ class _Format:
         else:
             yield from read_csv(chunks, self._limits, "\t" if kind == "tsv" else ",")
 
-    def _parquet(self, chunks: Iterator[bytes], *, is_plain: bool) -> Numbered:
+    def _seekable(
+        self, read_file: _ReadFile, chunks: Iterator[bytes], *, is_plain: bool
+    ) -> Numbered:
         # Its directory stands at its end, so it has to be a file that can be sought.
         if is_plain and self._source.path is not None:
             self._stored.drain()
-            yield from read_parquet(self._source.path, KNOWN_COLUMNS)
+            yield from read_file(self._source.path, KNOWN_COLUMNS)
             return
         folder = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
         try:
-            copy = folder / "copy.parquet"
+            copy = folder / "copy"
+            broken: SourceBreak | None = None
             with copy.open("wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-            yield from read_parquet(copy, KNOWN_COLUMNS)
+                try:
+                    for chunk in chunks:
+                        file.write(chunk)
+                except SourceBreak as error:
+                    broken = error
+            try:
+                yield from read_file(copy, KNOWN_COLUMNS)
+            except SourceBreak as error:
+                raise SourceBreak((broken or error).message, error.line) from error
+            if broken is not None:
+                raise broken
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -240,9 +256,6 @@ def _without_bom(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield from chunks
 
 
-_PRETTY_PRINTED = re.compile(rb"\[\s*(\{|$)|\{\s*\n")
-
-
 def _sniff(head: bytes, by_name: str | None) -> str | None:
     """The format: by its magic, else by its ending, else by its first characters."""
     if head.startswith(PARQUET_MAGIC) or (by_name == "parquet" and head):
@@ -254,13 +267,32 @@ def _sniff(head: bytes, by_name: str | None) -> str | None:
     text = head.removeprefix(_UTF8_BOM).lstrip()
     if by_name is None and not text.startswith((b"{", b"[")):
         return _sniff_table(text)
-    # The endings .json and .jsonl are mixed up in the wild: the first line tells.
-    first_line, has_more, rest = text.partition(b"\n")
-    if _PRETTY_PRINTED.match(first_line + has_more):
+    # The endings .json and .jsonl are mixed up in the wild, so the content decides.
+    if _is_multiline_json(text.decode(errors="replace")):
         return "json"
     if by_name == "jsonl":
         return "jsonl"
-    return "jsonl" if first_line.rstrip().endswith(b"}") and rest.strip() else "json"
+    lines = [line for line in text.split(b"\n", 3)[:2] if line.strip()]
+    return "jsonl" if len(lines) == 2 and any(_is_json_object(line) for line in lines) else "json"
+
+
+def _is_multiline_json(text: str) -> bool:
+    """Whether ``text`` begins with a list of objects, or with an object of several lines."""
+    start = re.match(r"\[\s*(?=\{)", text)
+    try:
+        _, end = _json_decoder.raw_decode(text, start.end() if start else 0)
+    except (ValueError, RecursionError):
+        return False
+    if start:
+        return text[end:].lstrip()[:1] in (",", "]")
+    return text.startswith("{") and "\n" in text[:end]
+
+
+def _is_json_object(line: bytes) -> bool:
+    try:
+        return isinstance(_json_decoder.decode(line.decode(errors="replace")), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _sniff_table(text: bytes) -> str | None:

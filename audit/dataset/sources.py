@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import sys
@@ -84,8 +85,11 @@ def list_sources(inputs: Sequence[str]) -> Listing:
 
 
 def _key(source: Source) -> str:
-    # Not resolved: two links to one file are trained on twice.
-    return source.name if source.path is None else os.path.abspath(source.path)  # noqa: PTH100
+    # Each folder counts once, whatever links lead to it; two links to one file are two files,
+    # for a trainer reads both.
+    if source.path is None:
+        return source.name
+    return os.path.join(os.path.realpath(source.path.parent), source.path.name)  # noqa: PTH118
 
 
 def _expand(name: str) -> tuple[list[Source], list[str]]:
@@ -94,29 +98,30 @@ def _expand(name: str) -> tuple[list[Source], list[str]]:
     if "://" in name:
         return _expand_url(name)
     path = Path(name)
-    try:
-        if path.is_dir():
-            return _known(name, [_local(file) for file in _walk(name)])
-        if path.exists():
-            return [_local(name)], []
-    except ValueError as error:  # a NUL in the name
-        raise UsageError(f"{name!r} is not a file name: {error}") from None
+    if path.is_dir():
+        return _known(name, [_local(file) for file in _walk(name)])
+    if path.exists():
+        return [_local(name)], []
     if not glob.has_magic(name):
         raise UsageError(f"{name} does not exist")
     return _expand_glob(name)
 
 
 def _expand_glob(pattern: str) -> tuple[list[Source], list[str]]:
+    if "**" in Path(pattern).parts:
+        matches = list(_walk_matching(pattern))
+    else:
+        matches = sorted(glob.glob(pattern))  # noqa: PTH207 - the pattern may be absolute
     found: list[Source] = []
     ignored: list[str] = []
     files: list[Source] = []
-    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - absolute too
-        if not Path(match).is_dir():
-            files.append(_local(match))
-        elif "**" not in pattern:
+    for match in matches:
+        if Path(match).is_dir():
             inner, other = _known(match, [_local(file) for file in _walk(match)], must_find=False)
             found += inner
             ignored += other
+        else:
+            files.append(_local(match))
     named = [source for source in files if _is_data(source.name)]
     found += named or files
     if named:
@@ -124,6 +129,28 @@ def _expand_glob(pattern: str) -> tuple[list[Source], list[str]]:
     if not found:
         raise UsageError(f"{pattern} matches no file")
     return found, ignored
+
+
+def _walk_matching(pattern: str) -> Iterator[str]:
+    """Files that match a pattern with ``**``. ``glob`` itself would follow cycles of links."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    top = Path(*parts[:fixed])
+    for file in _walk(str(top)):
+        if _matches(Path(file).relative_to(top).parts, parts[fixed:]):
+            yield str(Path(file))
+
+
+def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_matches(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return (
+        bool(names)
+        and fnmatch.fnmatchcase(names[0], pattern[0])
+        and _matches(names[1:], pattern[1:])
+    )
 
 
 def _known(
