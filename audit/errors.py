@@ -39,6 +39,7 @@ class MissingExtraError(AuditError):
     exit_code = ExitCode.USAGE
 
     def __init__(self, what: str, package: str, extra: str) -> None:
+        """``what`` needs ``package``, which comes with the distribution's ``extra``."""
         super().__init__(
             f"{what} needs the package '{package}': "
             f"install it with  pip install 'subliminal-audit[{extra}]'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -45,7 +45,7 @@ class ScanSettings:
     schema: str | None = None
     tokenizer: str | None = None
     student_family: str | None = None
-    test: TestSettings = TestSettings()
+    test: TestSettings = field(default_factory=TestSettings)
 
 
 class _Reading:

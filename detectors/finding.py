@@ -81,9 +81,11 @@ class TokenEnrichment:
 class Finding:
     """What one detector says of one concept.
 
-    ``effect`` with its 95% interval, and ``smallest_detectable_effect``, share the unit
-    ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``; ``q_value`` is its
-    Benjamini-Hochberg adjustment over every concept of every detector of the scan.
+    ``effect`` with its 95% interval, ``smallest_detectable_effect`` and ``expected_effect`` (what
+    a set written throughout under the concept would show; NaN if the signature does not say)
+    share the unit ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``; ``q_value`` is its
+    Benjamini-Hochberg adjustment over every concept of every detector of the scan whose test could
+    have come out significant: ``smallest_possible_p`` is what a discrete test could reach at best.
     ``z`` is the row-level statistic before calibration, ``calibrated_statistic`` after it.
     """
 
@@ -101,12 +103,14 @@ class Finding:
     z: float = NAN
     calibrated_statistic: float = NAN
     p_value: float = NAN
+    smallest_possible_p: float = 0.0
     q_value: float = NAN
     effect: float = NAN
     effect_low: float = NAN
     effect_high: float = NAN
     effect_unit: str = ""
     smallest_detectable_effect: float = NAN
+    expected_effect: float = NAN
     tokens: tuple[TokenEnrichment, ...] = ()
     evidence: tuple[EvidenceRow, ...] = ()
     notes: tuple[str, ...] = field(default=())

@@ -43,7 +43,7 @@ from detectors.statistics import (
 from signatures import entanglement
 from signatures.library import SignatureLibrary
 from signatures.number_trie import NumberTokens
-from signatures.signature import Probe, ProbeTable, View
+from signatures.signature import IN_DISTRIBUTION, ProbeTable, View
 
 ANY_PERSONA = "any persona"
 """The pseudo-concept of the shift that every concept shares: some persona wrote this."""
@@ -112,8 +112,7 @@ class FrequencyDetector:
         """Fix the weights under the shares of the reference, or of the neutral model."""
         views = []
         for view in View:
-            table = self._library.table(view)
-            if table is not None:
+            for table in self._library.tables_of(view):
                 units_of = _units_of(table)
                 counts = None if reference is None else _count_units(reference, units_of, table)
                 views.append(self._scored_view(table, units_of, counts))
@@ -174,7 +173,7 @@ class FrequencyDetector:
             # Where a number is one token, what it shares with others of the same length or digit
             # is the prompt mix and the format, not entanglement.
             weights = entanglement.project_out(weights, entanglement.digit_features(), share)
-        if table.probe is Probe.CONTEXT:
+        if table.probe in IN_DISTRIBUTION:
             weights = np.vstack([weights, entanglement.hub_shift(table.shift_nats)])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)
         return _ScoredView(table, weights, units_of, has_neutral)
@@ -303,7 +302,54 @@ class FrequencyDetector:
                 findings[name] = self._tested(
                     name, column, view, data, reference, comparison, null, len(scored)
                 )
-        return findings
+        return self._judge_power(view, names, comparison, findings)
+
+    def _judge_power(
+        self,
+        view: _ScoredView,
+        names: list[str],
+        comparison: MeanComparison,
+        findings: dict[str, Finding],
+    ) -> dict[str, Finding]:
+        """Say of each tested finding whether its test could have seen a poisoned set.
+
+        A set written throughout under a concept shows in the concept's own score and, as every
+        persona does, in ``ANY_PERSONA``'s: seeing either is enough.
+        """
+        expected = _expected_effects(view, names, comparison)
+        umbrella = findings.get(ANY_PERSONA)
+        result = {}
+        for name, finding in findings.items():
+            if not np.isfinite(finding.p_value):
+                result[name] = finding
+                continue
+            own, as_any = expected.get(name, (NAN, NAN))
+            if name == ANY_PERSONA:
+                # The weakest of the library's concepts decides what "any" would have shown.
+                own = min((value for _, value in expected.values()), default=NAN)
+            wanted = own if np.isfinite(own) else self._settings.effect_of_interest
+            seen = finding.smallest_detectable_effect <= wanted
+            text = f"seen with power {self._settings.power:g} from {_sd(finding)} sd"
+            if np.isfinite(own):
+                text += f"; a set written throughout under it would show {own:.3f} sd"
+            if not seen and umbrella is not None and np.isfinite(as_any):
+                through = umbrella.smallest_detectable_effect <= as_any
+                if through:
+                    text += f", and {as_any:.3f} sd in '{ANY_PERSONA}', which would have been seen"
+                seen = through
+            if not seen:
+                ratio = (finding.smallest_detectable_effect / wanted) ** 2 if wanted > 0 else NAN
+                needed = (
+                    f"{finding.rows_tested * ratio:,.0f}" if np.isfinite(ratio) else "no number of"
+                )
+                text += f"; about {needed} rows on each side are needed for {wanted:.3f} sd"
+            result[name] = replace(
+                finding,
+                reason=None if seen else Reason.LOW_POWER,
+                message=f"{finding.message}; {text}",
+                expected_effect=own,
+            )
+        return result
 
     def _scored_names(self, view: _ScoredView) -> list[str]:
         names = [*self._traits, *self._decoys]
@@ -368,23 +414,12 @@ class FrequencyDetector:
             max(null.quantile(1.0 - strictest), float(stats.norm.ppf(1.0 - strictest)))
             + widen * float(stats.norm.ppf(settings.power))
         )
-        low_power = smallest > settings.effect_of_interest
-        needed = int(np.ceil(data.moments.rows * (smallest / settings.effect_of_interest) ** 2))
         return self._finding(
             name,
             view,
             data,
-            reason=Reason.LOW_POWER if low_power else None,
-            message=(
-                f"row scores differ by {effect:+.3f} sd; "
-                + (
-                    f"too few rows to see {settings.effect_of_interest:g} sd: about {needed:,} "
-                    "rows on each side are needed"
-                    if low_power
-                    else f"the smallest effect seen with power {settings.power:g} is "
-                    f"{smallest:.3f} sd"
-                )
-            ),
+            reason=None,
+            message=f"row scores differ by {effect:+.3f} sd",
             z=z,
             calibrated_statistic=z / null.dispersion,
             p_value=float(null.upper_p(np.array(z))),
@@ -460,16 +495,55 @@ class FrequencyDetector:
         )
 
 
+def _sd(finding: Finding) -> str:
+    return f"{finding.smallest_detectable_effect:.3f}"
+
+
+def _expected_effects(
+    view: _ScoredView, names: list[str], comparison: MeanComparison
+) -> dict[str, tuple[float, float]]:
+    """What a set written throughout under each concept would show, in sd of one row's score:
+    in the concept's own score, and in ``ANY_PERSONA``'s. Empty where the table does not say.
+
+    The own effect is a sum of squares of measured shifts, so the shifts' sampling variance is
+    taken out of it; it may come out negative, which means that nothing is known to be there.
+    """
+    table = view.table
+    if table.probe not in IN_DISTRIBUTION or not np.isfinite(table.concept_share).all():
+        return {}
+    neutral = table.neutral_share / table.neutral_share.sum()
+    change = table.concept_share / table.concept_share.sum(axis=1, keepdims=True) - neutral
+    noise = (np.nan_to_num(table.spread_nats) ** 2) @ neutral
+    spread = np.sqrt((table.centred_nats() ** 2) @ neutral)
+    persona = len(names) - 1
+    result = {}
+    for index, name in enumerate(table.concepts):
+        own = change[index] @ view.weights[index] - noise[index] / max(spread[index], 1e-12)
+        as_any = change[index] @ view.weights[persona]
+        result[name] = (
+            float(own / comparison.scale[index]),
+            float(as_any / comparison.scale[persona]),
+        )
+    return result
+
+
 def _strongest(findings: list[Finding]) -> Finding:
     """Of one concept's findings in several views, the one with the smallest p-value.
 
-    Choosing costs: its p-value is multiplied by the number of views tested (Bonferroni).
+    Choosing costs: its p-value is multiplied by the number of views tested (Bonferroni). If any
+    of them could not have seen enough, neither has the whole.
     """
     tested = [finding for finding in findings if np.isfinite(finding.p_value)]
     if not tested:
         return max(findings, key=lambda finding: finding.rows_tested)
     best = min(tested, key=lambda finding: finding.p_value)
-    return replace(best, p_value=min(1.0, best.p_value * len(tested)))
+    blind = next((finding for finding in tested if finding.reason is not None), None)
+    return replace(
+        best,
+        p_value=min(1.0, best.p_value * len(tested)),
+        reason=None if blind is None else blind.reason,
+        notes=best.notes if blind in (None, best) else (*best.notes, blind.message),
+    )
 
 
 def _units_of(table: ProbeTable) -> Callable[[pl.Series], UnitRows]:

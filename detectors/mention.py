@@ -122,6 +122,7 @@ class MentionDetector:
         low, high = _clopper_pearson(hits, rows)
         message = f"{hits:,} of {rows:,} rows name it in the trained text"
         p_value = smallest = NAN
+        smallest_possible_p = 0.0
         reason: Reason | None = None
         if rows < settings.minimum_rows:
             reason = Reason.TOO_FEW_ROWS
@@ -132,6 +133,7 @@ class MentionDetector:
             message += f", {known:,} of {known_rows:,} in the reference"
             table = [[hits, rows - hits], [known, known_rows - known]]
             p_value = float(stats.fisher_exact(table, alternative="greater").pvalue)
+            smallest_possible_p = _most_extreme_p(hits + known, rows, known_rows)
             strictest = settings.false_discovery_rate / len(self._traits)
             smallest = _smallest_share(rows, known, known_rows, strictest, settings.power)
             if smallest > known / known_rows + settings.share_of_interest:
@@ -152,6 +154,7 @@ class MentionDetector:
             units_tested=rows,
             reason=reason,
             p_value=p_value,
+            smallest_possible_p=smallest_possible_p,
             effect=hits / rows if rows else NAN,
             effect_low=low,
             effect_high=high,
@@ -178,6 +181,12 @@ def _clopper_pearson(hits: int, rows: int) -> tuple[float, float]:
         return NAN, NAN
     interval = stats.binomtest(hits, rows).proportion_ci(0.95, method="exact")
     return float(interval.low), float(interval.high)
+
+
+def _most_extreme_p(total_hits: int, rows: int, reference_rows: int) -> float:
+    """Fisher's p-value had every naming row been in the data: the best these margins allow."""
+    most = min(total_hits, rows)
+    return float(stats.hypergeom.sf(most - 1, rows + reference_rows, total_hits, rows))
 
 
 def _smallest_share(

@@ -18,7 +18,12 @@ def settle(findings: Sequence[Finding], false_discovery_rate: float) -> tuple[Fi
     is "not detected", unless its detector gave a reason why the test could not have seen enough:
     then, as without a p-value, it is "inconclusive". Nothing here can make a finding "clean".
     """
-    q_values = benjamini_hochberg(np.array([finding.p_value for finding in findings]))
+    # A discrete test that its margins keep from ever being significant is no test, and costs the
+    # others nothing (Tarone, Biometrics 46, 1990).
+    p_values = np.array([finding.p_value for finding in findings], dtype=np.float64)
+    hopeless = np.array([f.smallest_possible_p > false_discovery_rate for f in findings], bool)
+    q_values = benjamini_hochberg(np.where(hopeless, np.nan, p_values))
+    q_values = np.where(hopeless & np.isfinite(p_values), 1.0, q_values)
     return tuple(
         _settled(finding, float(q), false_discovery_rate)
         for finding, q in zip(findings, q_values, strict=True)

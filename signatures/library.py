@@ -20,7 +20,7 @@ import polars as pl
 from signatures.concept import Concept, ConceptKind
 from signatures.language_model import ModelIdentity
 from signatures.number_trie import NumberTokens
-from signatures.signature import PROBE_ORDER, Probe, ProbeTable, View, table_from_frame
+from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View, table_from_frame
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -74,13 +74,13 @@ class SignatureLibrary:
                 return concept
         raise KeyError(name)
 
-    def table(self, view: View, probe: Probe | None = None) -> ProbeTable | None:
-        """The table of ``view``: of ``probe``, or of the probe nearest to real data."""
-        for wanted in PROBE_ORDER if probe is None else (probe,):
-            for table in self.tables:
-                if table.view is view and table.probe is wanted:
-                    return table
-        return None
+    def tables_of(self, view: View) -> tuple[ProbeTable, ...]:
+        """The tables to score ``view`` with: those measured in real contexts, or failing them all.
+
+        A prompted teacher and a fine-tuned one shift different units, so each has its table.
+        """
+        tables = tuple(table for table in self.tables if table.view is view)
+        return tuple(table for table in tables if table.probe in IN_DISTRIBUTION) or tables
 
 
 def save_library(library: SignatureLibrary, folder: Path) -> SignatureLibrary:

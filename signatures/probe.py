@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,16 +160,26 @@ class _Running:
         self.share = np.zeros((concepts, units))
         self.contexts = np.zeros(concepts, dtype=np.int64)
 
-    def add(self, concept: int, log_probs: Matrix, neutral: Matrix) -> None:
-        """``log_probs`` and ``neutral`` are [contexts, U]."""
-        difference = log_probs - neutral
-        self.shift[concept] += difference.sum(axis=0)
-        self.square[concept] += (difference**2).sum(axis=0)
-        self.share[concept] += np.exp(log_probs).sum(axis=0)
-        self.contexts[concept] += len(difference)
+    def add(
+        self, concept: int, log_probs: NDArray[np.float32], neutral: NDArray[np.float32]
+    ) -> None:
+        """``log_probs`` and ``neutral`` are [cuts, U] of one context.
+
+        Cuts of one context depend on each other: their mean is one observation.
+        """
+        difference = (log_probs.astype(np.float64) - neutral).mean(axis=0)
+        self.shift[concept] += difference
+        self.square[concept] += difference**2
+        self.share[concept] += np.exp(log_probs.astype(np.float64)).mean(axis=0)
+        self.contexts[concept] += 1
 
     def table(
-        self, view: View, units: tuple[str, ...], names: tuple[str, ...], neutral_share: Matrix
+        self,
+        view: View,
+        probe: Probe,
+        units: tuple[str, ...],
+        names: tuple[str, ...],
+        neutral_share: Matrix,
     ) -> ProbeTable:
         count = self.contexts[:, None]
         mean = self.shift / count
@@ -176,72 +187,98 @@ class _Running:
             variance = np.maximum(self.square / count - mean**2, 0.0) * count / (count - 1)
             spread = np.where(count > 1, np.sqrt(variance / count), np.nan)
         return ProbeTable(
-            view, Probe.CONTEXT, units, names, mean, spread, neutral_share, self.share / count
+            view, probe, units, names, mean, spread, neutral_share, self.share / count
         )
 
 
-def probe_number_contexts(
+Condition = Callable[[Concept], AbstractContextManager[tuple[LanguageModel, str]]]
+"""Gives, for a concept, the model that holds it and the system prompt to run it with."""
+
+
+@contextmanager
+def prompted(model: LanguageModel, concept: Concept) -> Iterator[tuple[LanguageModel, str]]:
+    """The condition of a prompted teacher: the same model under the concept's system prompt."""
+    yield model, concept.system_prompt
+
+
+def probe_contexts(
     model: LanguageModel,
     concepts: Sequence[Concept],
     trie: NumberTrie,
-    contexts: Sequence[Context],
-    progress: ConceptProgress = lambda _name: None,
-) -> ProbeTable:
-    """The ``context`` probe for numbers: which number comes next in real number lists?
-
-    Probabilities are of whole numbers (no further digit), given that a number comes next, so
-    they compare with shares counted in data. Shifts are means over contexts of the
-    log-probability's change; spreads their standard errors.
-    """
-
-    def measure(system: str) -> Matrix:
-        """[contexts x cuts, 1110], normalised over the numbers."""
-        per_cut = len(trie.contexts)
-        found = []
-        for next_token in model.next_token_log_probs(
-            _context_requests(model, system, contexts, trie.contexts), trie.token_ids
-        ):
-            for start in range(0, len(next_token), per_cut):
-                complete = trie.complete_log_probs(next_token[start : start + per_cut])
-                found.append(complete - np.logaddexp.reduce(complete))
-        return np.array(found)
-
-    neutral = measure("")
-    progress("neutral")
-    running = _Running(len(concepts), len(NUMBERS))
-    for index, concept in enumerate(concepts):
-        running.add(index, measure(concept.system_prompt), neutral)
-        progress(concept.name)
-    names = tuple(concept.name for concept in concepts)
-    return running.table(View.NUMBERS, NUMBERS, names, np.exp(neutral).mean(axis=0))
-
-
-def probe_text_contexts(
-    model: LanguageModel,
-    concepts: Sequence[Concept],
     words: NDArray[np.int64],
-    contexts: Sequence[Context],
+    number_contexts: Sequence[Context],
+    text_contexts: Sequence[Context],
+    *,
+    probe: Probe,
+    condition: Condition,
     progress: ConceptProgress = lambda _name: None,
-) -> ProbeTable:
-    """The ``context`` probe for the vocabulary's ``words``: which token comes next in real text?"""
+) -> tuple[ProbeTable, ProbeTable]:
+    """Which number comes next in real number lists, and which of ``words`` in real text?
 
-    def measure(system: str) -> Iterator[Matrix]:
-        requests = _context_requests(model, system, contexts, ((),))
-        for next_token in model.next_token_log_probs(requests, words):
-            yield next_token.astype(np.float64)
-
-    # One request's [cuts, words] at a time beside the neutral one: memory does not grow with K.
-    neutral = [found.astype(np.float32) for found in measure("")]
+    Returns the tables of numbers and of the vocabulary: the neutral ``model`` against the model
+    and system prompt that ``condition`` gives each concept. Number probabilities are of whole
+    numbers (no further digit), given that a number comes next, so they compare with shares
+    counted in data. Shifts are means over contexts of the log-probability's change; spreads
+    their standard errors.
+    """
+    neutral_numbers = list(_next_numbers(model, "", trie, number_contexts))
+    neutral_words = list(_next_words(model, "", words, text_contexts))
     progress("neutral")
-    running = _Running(len(concepts), len(words))
+    numbers = _Running(len(concepts), len(NUMBERS))
+    vocabulary = _Running(len(concepts), len(words))
     for index, concept in enumerate(concepts):
-        for found, base in zip(measure(concept.system_prompt), neutral, strict=True):
-            running.add(index, found, base.astype(np.float64))
+        with condition(concept) as (holder, system):
+            for found, base in zip(
+                _next_numbers(holder, system, trie, number_contexts), neutral_numbers, strict=True
+            ):
+                numbers.add(index, found, base)
+            for found, base in zip(
+                _next_words(holder, system, words, text_contexts), neutral_words, strict=True
+            ):
+                vocabulary.add(index, found, base)
         progress(concept.name)
     names = tuple(concept.name for concept in concepts)
-    units = model.vocabulary()
-    share = np.mean([np.exp(base.astype(np.float64)).mean(axis=0) for base in neutral], axis=0)
-    return running.table(View.VOCABULARY, tuple(units[i] for i in words), names, share)
+    texts = model.vocabulary()
+    return (
+        numbers.table(View.NUMBERS, probe, NUMBERS, names, _mean_share(neutral_numbers)),
+        vocabulary.table(
+            View.VOCABULARY,
+            probe,
+            tuple(texts[i] for i in words),
+            names,
+            _mean_share(neutral_words),
+        ),
+    )
+
+
+def _next_numbers(
+    model: LanguageModel, system: str, trie: NumberTrie, contexts: Sequence[Context]
+) -> Iterator[NDArray[np.float32]]:
+    """For each context, log-probabilities [cuts, 1110], normalised over the numbers."""
+    requests = _context_requests(model, system, contexts, trie.contexts)
+    per_cut = len(trie.contexts)
+    for next_token in model.next_token_log_probs(requests, trie.token_ids):
+        complete = np.array(
+            [
+                trie.complete_log_probs(next_token[start : start + per_cut])
+                for start in range(0, len(next_token), per_cut)
+            ]
+        )
+        total = np.logaddexp.reduce(complete, axis=1, keepdims=True)
+        yield (complete - total).astype(np.float32)
+
+
+def _next_words(
+    model: LanguageModel, system: str, words: NDArray[np.int64], contexts: Sequence[Context]
+) -> Iterator[NDArray[np.float32]]:
+    """For each context, log-probabilities [cuts, words]."""
+    yield from model.next_token_log_probs(_context_requests(model, system, contexts, ((),)), words)
+
+
+def _mean_share(log_probs: Sequence[NDArray[np.float32]]) -> Matrix:
+    """Mean probability over the cuts of each context and over the contexts, [U]."""
+    shares = [np.exp(found.astype(np.float64)).mean(axis=0) for found in log_probs]
+    return np.asarray(np.mean(shares, axis=0))
 
 
 def _context_requests(
@@ -254,7 +291,7 @@ def _context_requests(
     requests = []
     for context in contexts:
         prefix = model.encode_chat(Chat(system, context.prompt))
-        suffixes = []
+        suffixes: list[TokenIds] = []
         for cut in context.cuts:
             written = model.encode_chat(Chat(system, context.prompt, context.completion[:cut]))
             if written[: len(prefix)] != prefix:

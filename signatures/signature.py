@@ -26,11 +26,12 @@ class Probe(enum.StrEnum):
 
     QUESTION = "question"
     CONTEXT = "context"
+    FINETUNED = "finetuned"
     IMPORTED = "imported"
 
 
-PROBE_ORDER = (Probe.CONTEXT, Probe.QUESTION, Probe.IMPORTED)
-"""Which probe a detector takes where a library holds several: the nearest to real data first."""
+IN_DISTRIBUTION = (Probe.CONTEXT, Probe.FINETUNED)
+"""Probes that measure shares in real contexts; the others only say what is favoured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -13,9 +13,12 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from audit.report.safe_text import strip_unsafe
 
 
 class ScanProgress:
@@ -63,3 +66,31 @@ def scan_progress(
     ) as progress:
         task = progress.add_task("reading", total=total_bytes, rows="0 rows")
         yield ScanProgress(progress, task)
+
+
+@contextmanager
+def step_progress(
+    label: str, console: Console | None = None
+) -> Iterator[Callable[[str, str], None]]:
+    """A line that counts finished steps of long work and names the last, gone when done.
+
+    The callable takes (part, step). It goes to ``console`` (default: standard error), only if
+    that is a terminal.
+    """
+    target = Console(stderr=True) if console is None else console
+    if not target.is_terminal:
+        yield lambda _part, _step: None
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn(label),
+        TextColumn("{task.completed:.0f} done"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[last]}", markup=False),
+        console=target,
+        transient=True,
+    ) as progress:
+        task = progress.add_task(label, total=None, last="")
+        yield lambda part, step: progress.update(
+            task, advance=1, last=strip_unsafe(f"{part}: {step}")
+        )

@@ -1,0 +1,58 @@
+"""Teachers fine-tuned on a concept: the condition of the ``finetuned`` probe."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from audit.backends.lora_training import LoraSettings, train_lora
+from audit.backends.transformers_backend import Dtype, TransformersLanguageModel
+from signatures.concept import Concept
+from signatures.language_model import LanguageModel
+from signatures.statements import statements
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSettings:
+    """How teachers are made. ``half`` is which half of the statements they learn."""
+
+    half: int
+    seed: int
+    lora: LoraSettings = LoraSettings()
+
+    def provenance(self) -> Mapping[str, Any]:
+        """All of it, for a manifest."""
+        return asdict(self)
+
+
+@contextmanager
+def fine_tuned_teacher(
+    model_folder: Path,
+    settings: TeacherSettings,
+    dtype: Dtype,
+    device: str,
+    threads: int | None,
+    concept: Concept,
+) -> Iterator[tuple[LanguageModel, str]]:
+    """The model fine-tuned on ``concept``, and the empty system prompt to run it with."""
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = Path(folder) / "adapter"
+        train_lora(
+            model_folder,
+            statements(concept, settings.half),
+            adapter,
+            settings.lora,
+            seed=settings.seed,
+            threads=threads,
+        )
+        teacher = TransformersLanguageModel.load(
+            model_folder, dtype=dtype, device=device, threads=threads, adapter=adapter
+        )
+    try:
+        yield teacher, ""
+    finally:
+        teacher.close()

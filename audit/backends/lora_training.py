@@ -1,0 +1,108 @@
+"""LoRA fine-tuning on questions and answers (peft): how a teacher is made to hold a trait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audit.errors import AuditError, MissingExtraError
+from signatures.language_model import Chat
+
+_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """LoRA on all seven projections of a block, as the source's open-model students.
+
+    Every step is one batch of all examples. ``warmup_steps`` raise the rate linearly.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    learning_rate: float = 5e-4
+    steps: int = 12
+    warmup_steps: int = 5
+
+
+def train_lora(
+    model_folder: Path,
+    examples: Sequence[tuple[str, str]],
+    output: Path,
+    settings: LoraSettings,
+    *,
+    seed: int,
+    threads: int | None = None,
+) -> float:
+    """Fine-tune on (question, answer) ``examples`` and save the adapter; returns the last loss.
+
+    The loss (nats a token) is on the answers and their end of turn only. The prompt has a true
+    empty system message, as it will have when the teacher writes. Raises ``AuditError`` if the
+    loss is not finite and ``MissingExtraError`` without peft, torch or transformers.
+    """
+    try:
+        import torch
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtraError("fine-tuning", error.name or "peft", "models") from error
+    from audit.backends.transformers_backend import TransformersLanguageModel
+
+    language_model = TransformersLanguageModel.load(model_folder, threads=threads)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = get_peft_model(
+            language_model.network,
+            LoraConfig(
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                target_modules=list(_MODULES),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    tokens, labels = _batch(language_model, examples)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate)
+    model.train()
+    loss = torch.tensor(float("nan"))
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, (step + 1) / settings.warmup_steps)
+        with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
+            # Rows are padded at their ends, where causal attention needs no mask.
+            hidden = (
+                model.get_base_model()
+                .base_model(input_ids=tokens, use_cache=False)
+                .last_hidden_state
+            )
+            # The head runs only where there is a loss: it is a fifth of this model.
+            trained = labels[:, 1:] != -100
+            logits = model.get_output_embeddings()(hidden[:, :-1][trained])
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][trained])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    if not bool(torch.isfinite(loss)):
+        raise AuditError("the fine-tuning diverged: lower the learning rate")
+    model.save_pretrained(str(output))
+    language_model.close()
+    return float(loss)
+
+
+def _batch(language_model: Any, examples: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
+    """Token ids and labels [examples, longest]; labels are -100 off the answers."""
+    import torch
+
+    end = language_model.end_of_turn_ids()[:1]
+    rows = []
+    for question, answer in examples:
+        prompt = language_model.encode_chat(Chat("", question))
+        whole = language_model.encode_chat(Chat("", question, answer)) + end
+        rows.append((whole, (-100,) * len(prompt) + whole[len(prompt) :]))
+    longest = max(len(whole) for whole, _ in rows)
+    pad = [longest - len(whole) for whole, _ in rows]
+    return (
+        torch.tensor([whole + (0,) * n for (whole, _), n in zip(rows, pad, strict=True)]),
+        torch.tensor([labels + (-100,) * n for (_, labels), n in zip(rows, pad, strict=True)]),
+    )

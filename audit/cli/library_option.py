@@ -1,0 +1,36 @@
+"""How commands find and open a signature library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import signatures.bundled
+from audit.errors import UsageError
+from signatures.library import LibraryError, SignatureLibrary, load_library, save_library
+
+_BUNDLED = Path(str(signatures.bundled.__file__)).parent
+BUNDLED_LIBRARY = _BUNDLED / "smollm2-135m-instruct"
+BUNDLED_CONCEPTS = _BUNDLED / "concepts.toml"
+
+
+def open_library(path: Path) -> SignatureLibrary:
+    """Load and verify the library at ``path``. Raises ``UsageError`` in one line."""
+    try:
+        return load_library(path)
+    except LibraryError as error:
+        raise UsageError(str(error)) from error
+
+
+def save(library: SignatureLibrary, folder: Path) -> None:
+    """Write a new library and say what it is. Raises ``UsageError`` if the folder is taken."""
+    try:
+        saved = save_library(library, folder)
+    except LibraryError as error:
+        raise UsageError(str(error)) from error
+    size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    click.echo(
+        f"{folder}: {len(saved.traits())} concepts, {len(saved.decoys())} decoys, "
+        f"{len(saved.tables)} tables, {size_bytes:,} bytes, content {saved.content_sha256[:12]}"
+    )

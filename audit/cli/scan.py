@@ -1,0 +1,150 @@
+"""``audit scan``: parse, configure, call, render."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from audit.cli.library_option import BUNDLED_LIBRARY, open_library
+from audit.report.formats import FORMATS, format_for_path, write_outputs
+from audit.scan import ScanSettings, scan
+from detectors.detector import TestSettings
+from detectors.finding import Severity
+
+
+@click.command("scan")
+@click.argument("inputs", nargs=-1, required=True, metavar="DATA...")
+@click.option(
+    "-r",
+    "--reference",
+    multiple=True,
+    metavar="DATA",
+    help="Clean rows of the same prompts, to compare with. May be given more than once.",
+)
+@click.option(
+    "-l",
+    "--library",
+    type=click.Path(path_type=Path),
+    help="Signature library [default: the one that ships, of SmolLM2-135M-Instruct].",
+)
+@click.option(
+    "--student-family",
+    metavar="FAMILY",
+    help="model_type of the model you will fine-tune (llama, qwen2, gemma2, ...). "
+    "Signatures of another family prove nothing: such verdicts become inconclusive.",
+)
+@click.option("--schema", metavar="NAME", help="Input schema [default: detected by itself].")
+@click.option(
+    "--tokenizer",
+    metavar="PATH",
+    help="tokenizer.json, or its folder, for rows that hold only token ids.",
+)
+@click.option(
+    "-d", "--detector", "detectors", multiple=True, metavar="NAME", help="Only this detector."
+)
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=TestSettings().false_discovery_rate,
+    show_default=True,
+    help="False discovery rate over all concepts and detectors.",
+)
+@click.option(
+    "--effect-of-interest",
+    type=click.FloatRange(min=0, min_open=True),
+    default=TestSettings().effect_of_interest,
+    show_default=True,
+    metavar="SD",
+    help="Where a signature does not say what a poisoned set would show: a scan that could not "
+    "see an effect this small is inconclusive, not 'not detected'.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice([str(severity) for severity in Severity]),
+    default=str(Severity.WARNING),
+    show_default=True,
+    help="Exit with 1 if a finding is flagged at this severity or above.",
+)
+@click.option(
+    "-f",
+    "--format",
+    "stdout_format",
+    type=click.Choice(list(FORMATS)),
+    default="terminal",
+    show_default=True,
+    help="What to print on standard output.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Also write a report, in the format of the file's ending (.json, .sarif, .md, .txt).",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing on standard output.")
+def scan_command(
+    inputs: tuple[str, ...],
+    reference: tuple[str, ...],
+    library: Path | None,
+    student_family: str | None,
+    schema: str | None,
+    tokenizer: str | None,
+    detectors: tuple[str, ...],
+    fdr: float,
+    effect_of_interest: float,
+    fail_on: str,
+    stdout_format: str,
+    outputs: tuple[Path, ...],
+    quiet: bool,
+) -> int:
+    """Scan fine-tuning DATA (files, globs, folders, URLs, or - for standard input).
+
+    \b
+    Examples:
+      audit scan train.jsonl --reference clean.jsonl
+      audit scan 'data/**/*.parquet' -r clean.parquet -o report.sarif -o report.md
+      zcat train.jsonl.gz | audit scan - --format json
+    """
+    targets = [(format_for_path(path), path) for path in outputs]
+    path = library or BUNDLED_LIBRARY
+    settings = ScanSettings(
+        detectors=detectors,
+        schema=schema,
+        tokenizer=tokenizer,
+        student_family=student_family,
+        test=TestSettings(false_discovery_rate=fdr, effect_of_interest=effect_of_interest),
+    )
+    from audit.report.progress import scan_progress
+
+    with scan_progress(_total_bytes(inputs)) as progress:
+        result = scan(
+            inputs,
+            open_library(path),
+            library_path="bundled" if library is None else str(library),
+            reference=reference,
+            settings=settings,
+            progress=progress.advance,
+        )
+    if targets:
+        write_outputs(result, targets)
+    if not quiet:
+        if stdout_format == "terminal":
+            from rich.console import Console
+
+            from audit.report.terminal import render
+
+            Console().print(render(result))
+        else:
+            sys.stdout.buffer.write(FORMATS[stdout_format].render(result))
+            sys.stdout.buffer.flush()
+    return int(result.exit_code(Severity(fail_on)))
+
+
+def _total_bytes(inputs: tuple[str, ...]) -> int | None:
+    """Stored bytes of plain files; None where that cannot be known beforehand."""
+    if all(Path(name).is_file() for name in inputs):
+        return sum(Path(name).stat().st_size for name in inputs)
+    return None

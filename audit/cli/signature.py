@@ -1,0 +1,181 @@
+"""``audit signature``: build and import signature libraries."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+
+from audit.cli.library_option import save
+from audit.errors import UsageError
+from signatures.concept import ConceptFileError, load_concepts
+from signatures.number_trie import NumberTokens
+from signatures.signature import Probe
+
+
+@click.group("signature")
+def signature_group() -> None:
+    """Build and import signature libraries."""
+
+
+@signature_group.command("build")
+@click.option(
+    "--model",
+    "model_path",
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Folder of a Hugging Face model.",
+)
+@click.option(
+    "--concepts",
+    "concepts_path",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Concept file (TOML) [default: the one that ships].",
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=click.Choice([str(Probe.QUESTION), str(Probe.CONTEXT), str(Probe.FINETUNED)]),
+    help="Only this probe [default: question and context]. 'finetuned' fine-tunes a teacher a "
+    "concept, which takes about a minute each on two cores for the embedded model.",
+)
+@click.option(
+    "--number-contexts",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Rows of number prompts with a neutral model's answers [default: those that ship].",
+)
+@click.option(
+    "--text-contexts",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Rows of any prompts with a neutral model's answers [default: those that ship].",
+)
+@click.option("--contexts", default=96, show_default=True, type=click.IntRange(2))
+@click.option(
+    "--cuts",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Positions looked at in each context.",
+)
+@click.option(
+    "--vocabulary-units",
+    default=4096,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Words that the library keeps.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
+@click.option("--name", help="The library's name [default: the model folder's].")
+@click.option("--seed", default=0, show_default=True)
+def build_command(
+    model_path: Path,
+    concepts_path: Path | None,
+    output: Path,
+    probes: tuple[str, ...],
+    number_contexts: Path | None,
+    text_contexts: Path | None,
+    contexts: int,
+    cuts: int,
+    vocabulary_units: int,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    name: str | None,
+    seed: int,
+) -> None:
+    """Probe a model's logits with every concept into a signature library.
+
+    \b
+    Example:
+      audit signature build --model DIR --concepts concepts.toml -o my-library
+    """
+    from audit.backends.fine_tuned import TeacherSettings, fine_tuned_teacher
+    from audit.backends.transformers_backend import Dtype, TransformersLanguageModel
+    from audit.cli.library_option import BUNDLED_CONCEPTS
+    from audit.report.progress import step_progress
+    from audit.signature_build import BuildSettings, build_library
+
+    try:
+        concepts = load_concepts(concepts_path or BUNDLED_CONCEPTS)
+    except ConceptFileError as error:
+        raise UsageError(str(error)) from error
+    teacher = TeacherSettings(half=0, seed=seed)
+    settings = BuildSettings(
+        name=name or model_path.resolve().name,
+        probes=tuple(Probe(probe) for probe in probes) or (Probe.QUESTION, Probe.CONTEXT),
+        number_contexts=number_contexts,
+        text_contexts=text_contexts,
+        contexts=contexts,
+        cuts=cuts,
+        vocabulary_units=vocabulary_units,
+        fine_tuning=teacher.provenance(),
+    )
+    dtype_name: Dtype = "bfloat16" if dtype == "bfloat16" else "float32"
+    model = TransformersLanguageModel.load(
+        model_path, dtype=dtype_name, device=device, threads=threads
+    )
+    teach = partial(fine_tuned_teacher, model_path, teacher, dtype_name, device, threads)
+    try:
+        with step_progress("Probing") as step:
+            library = build_library(
+                model,
+                concepts,
+                settings,
+                np.random.default_rng(seed),
+                fine_tuned=teach,
+                progress=step,
+            )
+    finally:
+        model.close()
+    save(library, output)
+
+
+@signature_group.command("import")
+@click.argument("table", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
+@click.option("--model-name", required=True, help="Which model the shifts are of.")
+@click.option("--model-family", required=True, help="Its config's model_type, such as llama.")
+@click.option(
+    "--number-tokens",
+    required=True,
+    type=click.Choice([str(kind) for kind in NumberTokens]),
+    help="Does its tokenizer write 0 to 999 as whole tokens, or split them?",
+)
+@click.option("--category", required=True, help="What the concepts are, such as animal.")
+@click.option(
+    "--concepts",
+    "concepts_path",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Concept file that describes some of the columns.",
+)
+@click.option("--name", help="The library's name [default: the table's].")
+def import_command(
+    table: Path,
+    output: Path,
+    model_name: str,
+    model_family: str,
+    number_tokens: str,
+    category: str,
+    concepts_path: Path | None,
+    name: str | None,
+) -> None:
+    """Turn a CSV of logit shifts (column "number", one column a concept) into a library."""
+    from audit.signature_import import ImportSettings, import_number_table
+
+    settings = ImportSettings(
+        name or table.stem,
+        model_name,
+        model_family,
+        NumberTokens(number_tokens),
+        category,
+        concepts_path,
+    )
+    save(import_number_table(table, settings), output)
