@@ -8,24 +8,18 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import polars as pl
 
-from audit.dataset.columnar_rows import (
-    ARROW_FILE_MAGIC,
-    ARROW_STREAM_MAGIC,
-    PARQUET_MAGIC,
-    read_arrow_file,
-    read_arrow_stream,
-    read_parquet,
-)
+from audit.dataset.arrow_rows import ARROW_FILE_MAGIC, ARROW_STREAM_MAGIC, read_arrow
 from audit.dataset.csv_rows import read_csv
 from audit.dataset.faults import RowFault, SourceBreak
 from audit.dataset.json_rows import read_json_lines, read_json_values
 from audit.dataset.limits import Limits
+from audit.dataset.parquet_rows import PARQUET_MAGIC, read_parquet
 from audit.dataset.record import Batch, BrokenSource, Reject, SourceSummary
 from audit.dataset.schema import KNOWN_COLUMNS, RowReader
 from audit.dataset.sources import STDIN_NAME, Source, format_by_name, list_sources
@@ -45,7 +39,6 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 Numbered = Iterator[tuple[int, object]]
-_ReadFile = Callable[[Path, frozenset[str]], Numbered]
 
 
 def read_batches(
@@ -184,12 +177,11 @@ class _Format:
             chunks = chain([head] if head else [], chunks)
         else:
             chunks = _then_break(head, broken)
-        if kind == "parquet" or (kind == "arrow" and head.startswith(ARROW_FILE_MAGIC)):
-            read_file = read_parquet if kind == "parquet" else read_arrow_file
-            yield from self._seekable(read_file, chunks, is_plain=not compression)
+        if kind == "parquet":
+            yield from self._parquet(chunks, is_plain=not compression)
             return
         if kind == "arrow":
-            yield from read_arrow_stream(chunks, KNOWN_COLUMNS)
+            yield from read_arrow(chunks, self._limits, KNOWN_COLUMNS)
             return
         if head.startswith(_UTF16_BOMS):
             raise SourceBreak("is UTF-16 text: save it as UTF-8", 1)
@@ -205,17 +197,15 @@ class _Format:
         else:
             yield from read_csv(chunks, self._limits, "\t" if kind == "tsv" else ",")
 
-    def _seekable(
-        self, read_file: _ReadFile, chunks: Iterator[bytes], *, is_plain: bool
-    ) -> Numbered:
+    def _parquet(self, chunks: Iterator[bytes], *, is_plain: bool) -> Numbered:
         # Its directory stands at its end, so it has to be a file that can be sought.
         if is_plain and self._source.path is not None:
             self._stored.drain()
-            yield from read_file(self._source.path, KNOWN_COLUMNS)
+            yield from read_parquet(self._source.path, KNOWN_COLUMNS)
             return
         folder = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
         try:
-            copy = folder / "copy"
+            copy = folder / "copy.parquet"
             broken: SourceBreak | None = None
             with copy.open("wb") as file:
                 try:
@@ -224,7 +214,7 @@ class _Format:
                 except SourceBreak as error:
                     broken = error
             try:
-                yield from read_file(copy, KNOWN_COLUMNS)
+                yield from read_parquet(copy, KNOWN_COLUMNS)
             except SourceBreak as error:
                 raise SourceBreak((broken or error).message, error.line) from error
             if broken is not None:

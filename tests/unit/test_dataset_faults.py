@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -175,6 +176,12 @@ def arrow(rows: int) -> bytes:
     return buffer.getvalue()
 
 
+def arrow_file(rows: int) -> bytes:
+    buffer = io.BytesIO()
+    pl.DataFrame({"text": [f"row {i}" for i in range(rows)]}).write_ipc(buffer)
+    return buffer.getvalue()
+
+
 def parquet(rows: int, group: int) -> bytes:
     buffer = io.BytesIO()
     table = pl.DataFrame({"text": [f"row {i} {i * 7919 % 1000}" for i in range(rows)]})
@@ -213,6 +220,17 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "parquet cut": ("a.parquet", parquet(3000, 1000)[:-100], "not readable Parquet"),
     "no arrow": ("a.arrow", b"text of some length", "corrupt Arrow"),
     "arrow cut": ("a.arrow", arrow(100)[:-200], "breaks off inside"),
+    "arrow file cut": ("a.arrow", arrow_file(100)[:-900], "breaks off inside"),
+    "arrow buffer": (
+        "a.arrow",
+        arrow(100).replace(struct.pack("<qq", 0, 1600), struct.pack("<qq", 0, 1 << 55)),
+        "outside its message",
+    ),
+    "arrow rows": (
+        "a.arrow",
+        arrow(100).replace(struct.pack("<qq", 100, 0), struct.pack("<qq", 1 << 40, 0)),
+        "impossible number of rows",
+    ),
     "arrow header": ("a.arrow", b"\xff\xff\xff\xff" + b"\x7f" * 100, "impossible length"),
 }
 
