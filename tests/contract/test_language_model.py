@@ -1,0 +1,190 @@
+"""One contract over all backends: each must agree with a plain, unbatched float32 pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from audit.backends.transformers_backend import TransformersLanguageModel
+from signatures.language_model import (
+    Chat,
+    LanguageModel,
+    PrefixRequest,
+    SequenceRequest,
+    TokenIds,
+)
+
+pytestmark = pytest.mark.model
+
+# Another backend is one more line: a function of the model's folder.
+BACKENDS: dict[str, Callable[[Path], LanguageModel]] = {
+    "transformers": lambda folder: TransformersLanguageModel.load(folder),
+}
+TOLERANCE = 5e-4  # nats
+PERSONA = "You love owls. You think about owls all the time."
+DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM"
+
+
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
+def model(request: pytest.FixtureRequest, embedded_model_dir: Path) -> Iterator[LanguageModel]:
+    backend = BACKENDS[request.param](embedded_model_dir)
+    yield backend
+    backend.close()
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def reference(embedded_model_dir: Path) -> Callable[[TokenIds], NDArray[np.float32]]:
+    """log-softmax [tokens, vocabulary] of one sequence by transformers' own eager attention."""
+    import torch
+    import transformers
+
+    network: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        embedded_model_dir, dtype=torch.float32, attn_implementation="eager"
+    )
+    memory: dict[TokenIds, NDArray[np.float32]] = {}
+
+    def log_probs(ids: TokenIds) -> NDArray[np.float32]:
+        if ids not in memory:
+            with torch.no_grad():
+                memory[ids] = network(torch.tensor([ids])).logits[0].log_softmax(-1).numpy()
+        return memory[ids]
+
+    return log_probs
+
+
+def contexts(model: LanguageModel) -> list[TokenIds]:
+    """Five that share a persona, two that share nothing with them, of several lengths."""
+    users = ["Hi", "Add numbers: 12, 7", "Name an animal, please.", "One two three four", "?"]
+    chats = [Chat(PERSONA, user) for user in users]
+    chats += [Chat("", "Add numbers: 12, 7", "Sure: 3"), Chat("Be brief.", "Why?")]
+    return [model.encode_chat(chat) for chat in chats]
+
+
+def test_satisfies_the_protocol(model: LanguageModel) -> None:
+    assert isinstance(model, LanguageModel)
+
+
+def test_identity_names_model_and_hashes(model: LanguageModel) -> None:
+    identity = model.identity
+    assert identity.name == "SmolLM2-135M-Instruct"
+    assert (identity.family, identity.vocabulary_size) == ("llama", 49152)
+    hashes = (
+        identity.weights_sha256,
+        identity.tokenizer_sha256,
+        identity.chat_template_sha256,
+    )
+    assert all(len(value) == 64 for value in hashes)
+    assert len(set(hashes)) == 3
+
+
+def test_encode_chat_is_the_template_text_tokenised_at_once(model: LanguageModel) -> None:
+    text = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nI say 4"
+    )
+    assert model.encode_chat(Chat("Be brief.", "Hi", "I say 4")) == model.encode(text)
+
+
+def test_empty_system_message_is_truly_empty(model: LanguageModel) -> None:
+    text = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    empty = model.encode_chat(Chat("", "Hi"))
+    assert empty == model.encode(text)
+    assert empty != model.encode_chat(Chat(DEFAULT_SYSTEM, "Hi"))
+
+
+def test_vocabulary_and_end_of_turn(model: LanguageModel) -> None:
+    vocabulary = model.vocabulary()
+    assert len(vocabulary) == model.identity.vocabulary_size
+    (seven,) = model.encode("7")
+    assert vocabulary[seven] == "7"
+    assert [vocabulary[token] for token in model.end_of_turn_ids()] == ["<|im_end|>"]
+
+
+def test_next_token_is_a_distribution_and_equals_the_reference(
+    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]]
+) -> None:
+    prefixes = contexts(model)
+    results = list(model.next_token_log_probs([PrefixRequest(prefix) for prefix in prefixes]))
+    assert len(results) == len(prefixes)
+    for prefix, result in zip(prefixes, results, strict=True):
+        assert result.shape == (1, model.identity.vocabulary_size)
+        assert result.dtype == np.float32
+        assert np.log(np.exp(result.astype(np.float64)).sum()) == pytest.approx(0, abs=1e-5)
+        np.testing.assert_allclose(result[0], reference(prefix)[-1], atol=TOLERANCE)
+
+
+def test_suffixes_equal_separate_sequences(
+    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]]
+) -> None:
+    # Not in order, with a repetition, an empty suffix in the middle and a chain of three.
+    texts = ["12", "1", "", "987", "2", "12", "1,"]
+    suffixes = tuple(model.encode(text) for text in texts)
+    asked = np.array([*model.encode("0123456789"), *model.end_of_turn_ids()], dtype=np.int64)
+    prefixes = contexts(model)
+    results = list(
+        model.next_token_log_probs([PrefixRequest(prefix, suffixes) for prefix in prefixes], asked)
+    )
+    for prefix, result in zip(prefixes, results, strict=True):
+        assert result.shape == (len(suffixes), len(asked))
+        expected = [reference(prefix + suffix)[-1][asked] for suffix in suffixes]
+        np.testing.assert_allclose(result, expected, atol=TOLERANCE)
+
+
+def test_requests_may_mix_suffixes_and_come_in_any_order(model: LanguageModel) -> None:
+    prefixes = contexts(model)
+    ids = np.arange(40, dtype=np.int64)
+    sets: list[tuple[TokenIds, ...]] = [((),), (model.encode("1"), model.encode("19")), ()]
+    requests = [PrefixRequest(prefix, sets[i % 3]) for i, prefix in enumerate(prefixes)]
+    together = list(model.next_token_log_probs(requests, ids))
+    backwards = list(model.next_token_log_probs(requests[::-1], ids))[::-1]
+    for request, one, other in zip(requests, together, backwards, strict=True):
+        (alone,) = model.next_token_log_probs([request], ids)
+        assert one.shape == (len(request.suffixes), 40)
+        np.testing.assert_allclose(one, other, atol=TOLERANCE)
+        np.testing.assert_allclose(one, alone, atol=TOLERANCE)
+
+
+def test_sequences_equal_the_reference(
+    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]]
+) -> None:
+    texts = ["12, 14, 15", "x", "", " hello world", "7", "9, 13", "I think so."]
+    requests = [
+        SequenceRequest(prefix, model.encode(text))
+        for prefix, text in zip(contexts(model), texts, strict=True)
+    ]
+    for request, result in zip(requests, model.sequence_log_probs(requests), strict=True):
+        assert result.shape == (len(request.continuation),)
+        assert result.dtype == np.float32
+        table = reference(request.prefix + request.continuation)
+        start = len(request.prefix) - 1
+        expected = [table[start + i, token] for i, token in enumerate(request.continuation)]
+        np.testing.assert_allclose(result, expected, atol=TOLERANCE)
+
+
+def test_sequence_equals_the_chain_of_next_tokens(model: LanguageModel) -> None:
+    prefix, continuation = contexts(model)[0], model.encode("31, 4")
+    (scored,) = model.sequence_log_probs([SequenceRequest(prefix, continuation)])
+    suffixes = tuple(continuation[:count] for count in range(len(continuation)))
+    (table,) = model.next_token_log_probs([PrefixRequest(prefix, suffixes)])
+    chained = table[np.arange(len(continuation)), list(continuation)]
+    np.testing.assert_allclose(scored, chained, atol=TOLERANCE)
+
+
+def test_nothing_asked_nothing_given(model: LanguageModel) -> None:
+    assert list(model.next_token_log_probs([])) == []
+    assert list(model.sequence_log_probs([])) == []
+
+
+def test_impossible_requests_are_refused(model: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        list(model.next_token_log_probs([PrefixRequest(())]))
+    with pytest.raises(ValueError, match="vocabulary"):
+        list(model.sequence_log_probs([SequenceRequest((1,), (10**6,))]))
+    with pytest.raises(ValueError, match="exceeds"):
+        list(model.next_token_log_probs([PrefixRequest((1,) * 9000)]))
