@@ -197,7 +197,8 @@ def empirical_null(
     if rank == 0:
         return EmpiricalNull(float("nan"), 0)
     whitened = (vectors.T @ residual)[spanned] / np.sqrt(values[spanned])
-    return EmpiricalNull(float(np.sqrt((whitened**2).mean())), rank)
+    # Data compared with themselves scatter by nothing at all: a floor keeps 0 / 0 at 0.
+    return EmpiricalNull(max(float(np.sqrt((whitened**2).mean())), 1e-9), rank)
 
 
 def benjamini_hochberg(p_values: Matrix) -> Matrix:
