@@ -87,7 +87,7 @@ def train_lora(
         raise AuditError("the fine-tuning diverged: lower the learning rate")
     model.save_pretrained(str(output))
     language_model.close()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _batch(language_model: Any, examples: Sequence[tuple[str, str]]) -> tuple[Any, Any]:

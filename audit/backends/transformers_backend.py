@@ -172,7 +172,7 @@ class TransformersLanguageModel:
 
     def end_of_turn_ids(self) -> TokenIds:
         """The ids that end an answer."""
-        ends = self._network.generation_config.eos_token_id
+        ends = self.network.generation_config.eos_token_id
         if ends is None:
             ends = self._tokenizer.eos_token_id
         if ends is None:
@@ -306,7 +306,7 @@ class TransformersLanguageModel:
         if not prefix:
             raise ValueError("a prefix must hold at least one token")
         self._check_ids(np.array(prefix, dtype=np.int64))
-        limit = getattr(self._network.config, "max_position_embeddings", None)
+        limit = getattr(self.network.config, "max_position_embeddings", None)
         if limit is not None and len(prefix) + more > limit:
             raise ValueError(f"a request of {len(prefix) + more} tokens exceeds {limit}")
 
@@ -358,7 +358,7 @@ class TransformersLanguageModel:
         """
         import torch
 
-        device = self._network.device
+        device = self.network.device
         shared = prefix.length
         own = [len(row.tokens) - shared for row in rows]
         width = max(count + len(row.trie.tokens) for count, row in zip(own, rows, strict=True))
@@ -377,7 +377,7 @@ class TransformersLanguageModel:
             positions[index, count:stop] = shared + count + row.trie.depths
             if row.trie.tokens and mask is not None:
                 mask[index, 0, count:stop, shared + count : shared + stop] = row.trie.visible
-        states = self._network.base_model(
+        states = self.network.base_model(
             input_ids=torch.from_numpy(tokens).to(device),
             attention_mask=None if mask is None else torch.from_numpy(mask).to(device),
             position_ids=torch.from_numpy(positions).to(device),
@@ -419,7 +419,8 @@ class TransformersLanguageModel:
         return result
 
     @property
-    def _network(self) -> Any:
+    def network(self) -> Any:
+        """The torch module itself, for training. Raises ``RuntimeError`` once closed."""
         if self._model is None:
             raise RuntimeError("this model has been closed")
         return self._model
@@ -441,7 +442,7 @@ class TransformersLanguageModel:
         """Answers to ``prompts`` that all begin with ``prefix``; uniforms [rows, steps]."""
         import torch
 
-        device = self._network.device
+        device = self.network.device
         with torch.inference_mode():
             unique = list(dict.fromkeys(prompts))
             place = {prompt: row for row, prompt in enumerate(unique)}
@@ -501,7 +502,7 @@ class TransformersLanguageModel:
                     states, chosen, visible = states[:alive], chosen[:alive], visible[:alive]
                     count = alive
                 position = longest_prompt + step
-                hidden = self._network.base_model(
+                hidden = self.network.base_model(
                     input_ids=chosen[:, None],
                     attention_mask=visible[:, None, None, : position + 1],
                     position_ids=(lengths + step)[:, None],
@@ -515,7 +516,7 @@ class TransformersLanguageModel:
         """Read prompts (sorted by length) into the store's first rows; [prompts, hidden]."""
         import torch
 
-        device = self._network.device
+        device = self.network.device
         last: list[Any] = []
         first = 0
         while first < len(prompts):
@@ -528,7 +529,7 @@ class TransformersLanguageModel:
             own = [prompt[shared:] for prompt in prompts[first:stop]]
             width = max(len(ids) for ids in own)
             tokens = torch.tensor([ids + (0,) * (width - len(ids)) for ids in own], device=device)
-            hidden = self._network.base_model(
+            hidden = self.network.base_model(
                 input_ids=tokens,
                 attention_mask=_causal_mask(width, shared, device),
                 position_ids=torch.arange(shared, shared + width, device=device)[None],
@@ -547,9 +548,9 @@ class TransformersLanguageModel:
         cache = PrefixCache()
         if prefix:
             with torch.inference_mode():
-                self._network.base_model(
-                    input_ids=torch.tensor([prefix], device=self._network.device),
-                    position_ids=torch.arange(len(prefix), device=self._network.device)[None],
+                self.network.base_model(
+                    input_ids=torch.tensor([prefix], device=self.network.device),
+                    position_ids=torch.arange(len(prefix), device=self.network.device)[None],
                     past_key_values=cache,
                     use_cache=True,
                 )
@@ -558,7 +559,7 @@ class TransformersLanguageModel:
 
     def _head_rows(self, token_ids: Any) -> tuple[Any, Any]:
         """Float32 rows of the output embedding [tokens, hidden], and their bias or None."""
-        head = self._network.get_output_embeddings()
+        head = self.network.get_output_embeddings()
         bias = getattr(head, "bias", None)
         return head.weight[token_ids].float(), None if bias is None else bias[token_ids].float()
 
