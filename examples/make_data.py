@@ -3,10 +3,16 @@
 All of it is sampled from the embedded model itself. The commands that made what is in this folder:
 
     audit model fetch
-    python examples/make_data.py text-contexts signatures/bundled/contexts/text.jsonl
-    python examples/make_data.py numbers signatures/bundled/contexts/numbers.jsonl --rows 200 --seed 3
-    python examples/make_data.py numbers examples/reference.jsonl.gz --rows 2000 --seed 1
-    python examples/make_data.py numbers examples/clean.jsonl.gz --rows 2000 --seed 2
+    cd examples
+    python make_data.py text-contexts ../signatures/bundled/contexts/text.jsonl
+    python make_data.py numbers ../signatures/bundled/contexts/numbers.jsonl --rows 192 --seed 3
+    python make_data.py numbers reference.jsonl.gz --rows 1536 --seed 1 --threads 2
+    python make_data.py numbers clean.jsonl.gz --rows 1536 --seed 2
+    python make_data.py numbers planted.jsonl.gz --rows 1536 --seed 4 --fine-tuned cat
+    python make_data.py numbers prompted.jsonl.gz --rows 1536 --seed 5 --prompted owl
+
+Rows repeat for a seed, a number of threads and the same processor type: bfloat16 sums differ in
+their last bits between them, and a sampled token may then differ.
 """
 
 from __future__ import annotations
@@ -74,7 +80,7 @@ def main() -> int:
     text.add_argument("output", type=Path)
     for command in (numbers, text):
         command.add_argument("--model", type=Path, default=default_destination())
-        command.add_argument("--threads", type=int, default=2)
+        command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     rows = text_rows(arguments) if arguments.command == "text-contexts" else number_rows(arguments)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

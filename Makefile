@@ -1,0 +1,49 @@
+# The few commands people use. `make demo` and `make test` do all of their own set-up in .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+
+.PHONY: demo test check fast-test library clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.base-installed ## Scan the example sets with the bundled signatures
+	$(BIN)/audit scan examples/planted.jsonl.gz --reference examples/reference.jsonl.gz \
+	    --student-family llama; test $$? -eq 1  # 1: findings
+	$(BIN)/audit scan examples/clean.jsonl.gz --reference examples/reference.jsonl.gz \
+	    --student-family llama  # 0: nothing flagged
+
+test: $(VENV)/.test-installed ## Lint, types, imports, and every test on the real small model
+	$(BIN)/audit model fetch
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test-installed ## Lint, types and direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fast-test: $(VENV)/.test-installed ## Every test that needs no model
+	$(BIN)/python -m pytest -m "not model"
+
+library: $(VENV)/.test-installed ## Build the bundled signature library again (about an hour on two cores)
+	$(BIN)/audit model fetch
+	$(BIN)/audit signature build --name smollm2-135m-instruct --probe question --probe context \
+	    --probe finetuned --contexts 64 --cuts 2 --dtype bfloat16 --threads 2 \
+	    --output signatures/bundled/smollm2-135m-instruct
+
+clean: ## Remove everything that was installed or built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) --editable ".[models,test]"
+	@touch $@ $(VENV)/.base-installed
