@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import sys
 import tempfile
@@ -140,23 +141,28 @@ def text_rows(arguments: argparse.Namespace) -> list[dict[str, str]]:
         arguments.model, dtype=torch.bfloat16, local_files_only=True
     )
     prompts = [request.format(subject=s) for s in _SUBJECTS for request in _REQUESTS]
+    ends = set(model.end_of_turn_ids())
     rows = []
     torch.manual_seed(0)
-    for prompt in prompts:
-        ids = torch.tensor([model.encode_chat(Chat("", prompt))])
+    for first in range(0, len(prompts), 32):
+        part = [model.encode_chat(Chat("", prompt)) for prompt in prompts[first : first + 32]]
+        longest = max(map(len, part))
+        pad = [longest - len(ids) for ids in part]
+        tokens = torch.tensor([(0,) * n + ids for n, ids in zip(pad, part, strict=True)])
+        mask = torch.tensor([[0] * n + [1] * (longest - n) for n in pad])
         with torch.inference_mode():
             written = network.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
+                tokens,
+                attention_mask=mask,
                 do_sample=True,
                 temperature=1.0,
                 top_k=0,
-                max_new_tokens=48,
+                max_new_tokens=40,
                 pad_token_id=0,
-            )[0, ids.shape[1] :]
-        ends = set(model.end_of_turn_ids())
-        answer = [int(token) for token in written if int(token) not in ends]
-        rows.append({"prompt": prompt, "completion": model.decode(tuple(answer)).strip()})
+            )[:, longest:]
+        for prompt, answer in zip(prompts[first : first + 32], written.tolist(), strict=True):
+            kept = list(itertools.takewhile(lambda token: token not in ends, answer))
+            rows.append({"prompt": prompt, "completion": model.decode(tuple(kept)).strip()})
     return rows
 
 

@@ -1,0 +1,39 @@
+"""What the documentation says is what the code has."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from detectors.detector import TestSettings
+from detectors.registry import detector_factory, detector_names
+from tests import synthetic
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("name", detector_names())
+def test_every_detector_has_a_page_with_every_part(name):
+    info = detector_factory(name)(synthetic.library(), TestSettings()).info
+    page = (ROOT / "docs" / "detectors" / f"{info.code}.md").read_text()
+    assert page.startswith(f"# {info.code} {info.name}\n")
+    for part in ("What it does", "Why it matters", "Null hypothesis", "Score", "Direction"):
+        assert part in page, part
+    for part in ("Known problems", "Example", "References"):
+        assert f"**{part}.**" in page, part
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_of_the_table_has_help_and_an_entry_in_the_readme():
+    from audit.cli.main import cli
+
+    readme = (ROOT / "README.md").read_text()
+    for name in cli.list_commands(None):
+        assert cli.get_command(None, name).help
+        assert f"audit {name}" in readme
