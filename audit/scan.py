@@ -13,7 +13,6 @@ from audit.dataset.read import read_batches
 from audit.dataset.record import Batch, BrokenSource, Reject, SourceSummary
 from audit.errors import NothingScannableError, UsageError
 from audit.scan_result import (
-    DetectorIdentity,
     LibraryIdentity,
     Outcome,
     ScanResult,
@@ -148,18 +147,7 @@ def scan(
         rejects=tuple(data.rejects),
         broken=broken,
         library=_identity(library, library_path),
-        detectors=tuple(
-            DetectorIdentity(
-                detector.info.code,
-                detector.info.name,
-                detector.info.summary,
-                detector.info.null_hypothesis,
-                detector.info.score_range,
-                detector.info.direction,
-                detector.info.source,
-            )
-            for detector in detectors
-        ),
+        detectors=tuple(detector.info for detector in detectors),
         findings=judged,
         skipped=tuple(skipped),
         limits=_limits(library, settings, known),

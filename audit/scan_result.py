@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from audit.dataset.record import BrokenSource, Reject, SourceSummary
 from audit.errors import ExitCode
+from detectors.detector import DetectorInfo
 from detectors.finding import Finding, Severity, Verdict
 
 
@@ -47,19 +48,6 @@ class LibraryIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorIdentity:
-    """One detector that ran: what its score means, in the words of its documentation."""
-
-    code: str
-    name: str
-    summary: str
-    null_hypothesis: str
-    score_range: str
-    direction: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class ScanResult:
     """One finished (or broken-off) scan. All counts are exact, whatever the example lists hold.
 
@@ -80,7 +68,7 @@ class ScanResult:
     rejects: tuple[Reject, ...]
     broken: tuple[BrokenSource, ...]
     library: LibraryIdentity
-    detectors: tuple[DetectorIdentity, ...]
+    detectors: tuple[DetectorInfo, ...]
     findings: tuple[Finding, ...]
     skipped: tuple[SkippedTest, ...]
     limits: tuple[str, ...]

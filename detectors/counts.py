@@ -9,6 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+NUMBER_PATTERN = r"\d+"
+WORD_PATTERN = r" ?[^\W\d_]+"
+"""Letters with an optional space before them. Polars counts with it, Python only marks evidence."""
+
 
 @dataclass(frozen=True, slots=True)
 class UnitRows:
@@ -39,7 +43,7 @@ def number_units(text: pl.Series) -> UnitRows:
 
     A longer run of digits is one uncovered unit: its parts are no numbers of their own.
     """
-    runs = _exploded(text, r"\d+")
+    runs = _exploded(text, NUMBER_PATTERN)
     length = pl.col("unit").str.len_bytes()
     ascii_digits = pl.col("unit").str.contains(r"^[0-9]{1,3}$")
     value = pl.col("unit").str.to_integer(strict=False)
@@ -54,7 +58,7 @@ def word_units(text: pl.Series, vocabulary: pl.DataFrame) -> UnitRows:
     a run of letters), so a vocabulary entry that is such a word is found exactly where the
     tokenizer would see the whole of it at once.
     """
-    words = _exploded(text, r" ?\p{L}+")
+    words = _exploded(text, WORD_PATTERN)
     return _unit_rows(
         words.join(vocabulary, on="unit", how="left", maintain_order="left").select("row", "index")
     )

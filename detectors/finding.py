@@ -6,7 +6,7 @@ Undefined numbers are NaN, never 0: a report shows them as "not measured".
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 NAN = float("nan")
 
@@ -83,10 +83,11 @@ class Finding:
 
     ``effect`` with its 95% interval, ``smallest_detectable_effect`` and ``expected_effect`` (what
     a set written throughout under the concept would show; NaN if the signature does not say)
-    share the unit ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``; ``q_value`` is its
-    Benjamini-Hochberg adjustment over every concept of every detector of the scan whose test could
-    have come out significant: ``smallest_possible_p`` is what a discrete test could reach at best.
-    ``z`` is the row-level statistic before calibration, ``calibrated_statistic`` after it.
+    share the unit ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``;
+    ``q_value`` is its Benjamini-Hochberg adjustment over every concept of every detector of the
+    scan whose test could have come out significant: ``smallest_possible_p`` is the least that a
+    discrete test could reach. ``z`` is the row-level statistic before calibration,
+    ``calibrated_statistic`` after it.
     """
 
     code: str
@@ -113,4 +114,4 @@ class Finding:
     expected_effect: float = NAN
     tokens: tuple[TokenEnrichment, ...] = ()
     evidence: tuple[EvidenceRow, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

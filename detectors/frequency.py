@@ -7,6 +7,8 @@ the decoys' statistics on the same data.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,7 +17,14 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from detectors.counts import UnitRows, number_units, vocabulary_frame, word_units
+from detectors.counts import (
+    NUMBER_PATTERN,
+    WORD_PATTERN,
+    UnitRows,
+    number_units,
+    vocabulary_frame,
+    word_units,
+)
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
 from detectors.evidence import TopRows, keep_top
 from detectors.finding import (
@@ -50,6 +59,11 @@ ANY_PERSONA = "any persona"
 
 _MINIMUM_NULL_CONCEPTS = 4
 """Fewer decoys (or other concepts) than this cannot show how far off-target scores scatter."""
+
+_TELLING_WEIGHT = 1.0
+"""Units this many standard deviations above the mean weight are marked in evidence rows."""
+
+_MOST_SPANS = 32
 
 _UNIT_PRIOR = 0.5
 """Jeffreys' pseudo-count: a unit that the reference never held still has a share."""
@@ -428,7 +442,11 @@ class FrequencyDetector:
             effect_high=effect + half_width,
             smallest_detectable_effect=smallest,
             tokens=self._tokens(column, view, data, reference),
-            evidence=data.evidence[column] if name != ANY_PERSONA else (),
+            evidence=(
+                tuple(_marked(row, view, column) for row in data.evidence[column])
+                if name != ANY_PERSONA
+                else ()
+            ),
             notes=(
                 f"empirical null: off-target z scatter with sd {null.dispersion:.2f} "
                 f"({null.degrees_of_freedom} degrees of freedom)",
@@ -493,6 +511,18 @@ class FrequencyDetector:
             effect_unit="sd of one row's score",
             **measured,  # type: ignore[arg-type]
         )
+
+
+def _marked(row: EvidenceRow, view: _ScoredView, column: int) -> EvidenceRow:
+    """``row`` with the units marked that a row of the concept's would hold more of."""
+    weight = dict(zip(view.table.units, view.weights[column], strict=True))
+    pattern = NUMBER_PATTERN if view.table.view is View.NUMBERS else WORD_PATTERN
+    spans = (
+        (match.end() - len(match[0].lstrip(" ")), match.end())
+        for match in re.finditer(pattern, row.text)
+        if weight.get(match[0], 0.0) >= _TELLING_WEIGHT
+    )
+    return replace(row, spans=tuple(itertools.islice(spans, _MOST_SPANS)))
 
 
 def _sd(finding: Finding) -> str:

@@ -24,7 +24,8 @@ from urllib.parse import quote
 
 from audit.report import summary
 from audit.report.safe_text import shorten, strip_unsafe
-from audit.scan_result import DetectorIdentity, Outcome, ScanResult
+from audit.scan_result import Outcome, ScanResult
+from detectors.detector import DetectorInfo
 from detectors.finding import EvidenceRow, Finding, Severity
 
 SCHEMA_URI = (
@@ -173,14 +174,14 @@ def _rules(result: ScanResult) -> list[Json]:
     for f in result.findings:
         if f.code not in rules:
             rules[f.code] = _rule(
-                DetectorIdentity(f.code, f.detector, f.detector, f.null_hypothesis, "", "", "")
+                DetectorInfo(f.code, f.detector, f.detector, f.null_hypothesis, "", "", "")
             )
     if _is_undecided(result):
         rules[_UNDECIDED_RULE] = _undecided_rule()
     return [rules[code] for code in sorted(rules)]
 
 
-def _rule(detector: DetectorIdentity) -> Json:
+def _rule(detector: DetectorInfo) -> Json:
     facts = [
         ("Null hypothesis", detector.null_hypothesis),
         ("Score", ", ".join(part for part in (detector.score_range, detector.direction) if part)),

@@ -9,7 +9,8 @@ import pytest
 
 from audit.dataset.record import BrokenSource, Reject, SourceSummary
 from audit.errors import ExitCode
-from audit.scan_result import DetectorIdentity, LibraryIdentity, Outcome, ScanResult, SkippedTest
+from audit.scan_result import LibraryIdentity, Outcome, ScanResult, SkippedTest
+from detectors.detector import DetectorInfo
 from detectors.finding import EvidenceRow, Finding, Reason, Severity, TokenEnrichment, Verdict
 
 LIMITS = (
@@ -28,7 +29,7 @@ HOSTILE = (
 )
 
 IDENTITIES = (
-    DetectorIdentity(
+    DetectorInfo(
         code="SA001",
         name="mention",
         summary="The concept is named outright in the trained text.",
@@ -37,7 +38,7 @@ IDENTITIES = (
         direction="higher is more suspicious",
         source="Lijffijt et al. 2016",
     ),
-    DetectorIdentity(
+    DetectorInfo(
         code="SA002",
         name="frequency",
         summary="Numbers that the concept makes more likely occur more often than expected.",
@@ -285,7 +286,7 @@ def hostile_result() -> ScanResult:
         rejects=(Reject(HOSTILE, 1, HOSTILE, HOSTILE),),
         broken=(BrokenSource(HOSTILE, 1, HOSTILE),),
         library=LibraryIdentity(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, 1),
-        detectors=(DetectorIdentity("SA002", *(HOSTILE,) * 6), IDENTITIES[0]),
+        detectors=(DetectorInfo("SA002", *(HOSTILE,) * 6), IDENTITIES[0]),
         skipped=(SkippedTest(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
         limits=(HOSTILE,),
     )

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_report_examples import flagged_result
 
 from audit.atomic import atomic_write
 from audit.errors import AuditError, UsageError
 from audit.report import formats
 from audit.report.formats import FORMATS, format_for_path, write_outputs
+from tests.unit.test_report_examples import flagged_result
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,15 @@ from typing import Any
 
 import jsonschema
 import pytest
-from test_report_examples import EVERY_OUTCOME, flagged_result, hostile_result, incomplete_result
 
 import audit.report
 from audit.report.json_report import to_json
+from tests.unit.test_report_examples import (
+    EVERY_OUTCOME,
+    flagged_result,
+    hostile_result,
+    incomplete_result,
+)
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((Path(audit.report.__file__).parent / "report.schema.json").read_text())

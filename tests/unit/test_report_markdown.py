@@ -4,7 +4,10 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from test_report_examples import (
+
+from audit.report.markdown import COMMENT_CHARACTERS_LIMIT, to_markdown
+from detectors.finding import EvidenceRow, Verdict
+from tests.unit.test_report_examples import (
     EVERY_OUTCOME,
     HOSTILE,
     LIMITS,
@@ -14,10 +17,7 @@ from test_report_examples import (
     incomplete_result,
     owl,
 )
-from test_report_safe_text import assert_inert
-
-from audit.report.markdown import COMMENT_CHARACTERS_LIMIT, to_markdown
-from detectors.finding import EvidenceRow, Verdict
+from tests.unit.test_report_safe_text import assert_inert
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 OWN_HTML = re.compile(r"\A(<details><summary>[\w ]+( \(\d+\))?</summary>|</details>)\n?\Z")

@@ -3,9 +3,9 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report_examples import HOSTILE
 
 from audit.report.safe_text import clean_spans, mark, shorten, strip_unsafe
+from tests.unit.test_report_examples import HOSTILE
 
 
 def assert_inert(text: str) -> None:

@@ -8,7 +8,11 @@ from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
-from test_report_examples import (
+
+from audit.report import sarif
+from audit.report.sarif import to_sarif
+from detectors.finding import EvidenceRow, Verdict
+from tests.unit.test_report_examples import (
     EVERY_OUTCOME,
     LIMITS,
     clear_result,
@@ -19,10 +23,6 @@ from test_report_examples import (
     nothing_result,
     owl,
 )
-
-from audit.report import sarif
-from audit.report.sarif import to_sarif
-from detectors.finding import EvidenceRow, Verdict
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data/sarif-schema-2.1.0.json").read_text())
 # The schema's recursion is shallow: one validator serves all tests.

@@ -2,10 +2,15 @@ import dataclasses
 import math
 
 import pytest
-from test_report_examples import clear_findings, flagged_result, inconclusive_finding, owl
 
 from audit.report import summary
 from detectors.finding import Reason
+from tests.unit.test_report_examples import (
+    clear_findings,
+    flagged_result,
+    inconclusive_finding,
+    owl,
+)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ import math
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from test_report_examples import (
+
+from audit.report.terminal import render, to_text
+from detectors.finding import Severity, Verdict
+from tests.unit.test_report_examples import (
     EVERY_OUTCOME,
     LIMITS,
     clear_findings,
@@ -14,10 +17,7 @@ from test_report_examples import (
     incomplete_result,
     owl,
 )
-from test_report_safe_text import assert_inert
-
-from audit.report.terminal import render, to_text
-from detectors.finding import Severity, Verdict
+from tests.unit.test_report_safe_text import assert_inert
 
 
 def words(text: str) -> str:
