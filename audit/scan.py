@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from audit.dataset.read import read_batches
+from audit.dataset import list_sources, read_batches
 from audit.dataset.record import Batch, BrokenSource, Reject, SourceSummary
 from audit.errors import NothingScannableError, UsageError
 from audit.scan_result import (
@@ -137,7 +137,7 @@ def scan(
     return ScanResult(
         tool_version=tool_version(),
         outcome=outcome,
-        headline=_headline(outcome, data.rows, judged, library, bool(reference)),
+        headline=_headline(outcome, data.rows, judged, bool(reference)),
         sources=tuple(data.sources),
         reference=tuple(known.sources),
         baseline=_baseline(library, known),
@@ -150,7 +150,7 @@ def scan(
         detectors=tuple(detector.info for detector in detectors),
         findings=judged,
         skipped=tuple(skipped),
-        limits=_limits(library, settings, known),
+        limits=(*_unread(inputs), *_limits(library, settings, known)),
         false_discovery_rate=settings.test.false_discovery_rate,
     )
 
@@ -223,12 +223,11 @@ def _headline(
     outcome: Outcome,
     rows: int,
     findings: Sequence[Finding],
-    library: SignatureLibrary,
     has_reference: bool,
 ) -> str:
     flagged = list(dict.fromkeys(f.concept for f in findings if f.verdict is Verdict.FLAGGED))
     named = f"{', '.join(flagged)} flagged" if flagged else "nothing flagged"
-    traits = len(library.traits())
+    tested = len({finding.concept for finding in findings})
     if outcome is Outcome.NOTHING_SCANNABLE:
         return "No row could be read: nothing was scanned."
     if outcome is Outcome.INCOMPLETE:
@@ -237,21 +236,22 @@ def _headline(
         return f"{named} in {rows:,} rows."
     if outcome is Outcome.NOT_DETECTED:
         return (
-            f"None of {traits} concepts was detected in {rows:,} rows. "
+            f"None of {tested} concepts was detected in {rows:,} rows. "
             "What is too weak to have been seen stands beside each of them."
         )
     undecided = len({f.concept for f in findings if f.verdict is Verdict.INCONCLUSIVE})
     advice = "" if has_reference else " Give clean rows of the same prompts with --reference."
     return (
-        f"Nothing was flagged in {rows:,} rows, but {undecided} of {traits} concepts "
+        f"Nothing was flagged in {rows:,} rows, but {undecided} of {tested} concepts "
         f"cannot be ruled out at this size.{advice}"
     )
 
 
 def _baseline(library: SignatureLibrary, known: _Reading) -> str:
     if known.sources:
-        names = ", ".join(source.source for source in known.sources)
-        return f"reference rows: {known.rows:,} from {names}"
+        names = [source.source for source in known.sources]
+        shown = ", ".join(names) if len(names) <= 3 else f"{len(names)} sources"
+        return f"reference rows: {known.rows:,} from {shown}"
     return f"the neutral distribution of {library.model.name} in the signature library"
 
 
@@ -265,6 +265,15 @@ def _identity(library: SignatureLibrary, path: str) -> LibraryIdentity:
         len(library.traits()),
         len(library.decoys()),
     )
+
+
+def _unread(inputs: Sequence[str]) -> tuple[str, ...]:
+    """Files of scanned folders that nobody asked for by name and whose ending says nothing."""
+    ignored = list_sources(inputs).ignored
+    if not ignored:
+        return ()
+    shown = ", ".join(str(path) for path in ignored[:5]) + (", ..." if len(ignored) > 5 else "")
+    return (f"{len(ignored)} files of other kinds in the folders were not read: {shown}.",)
 
 
 def _limits(library: SignatureLibrary, settings: ScanSettings, known: _Reading) -> tuple[str, ...]:

@@ -146,3 +146,9 @@ def test_settings_reach_the_detectors(planted, clean):
     strict = run(planted, reference=[clean], test=TestSettings(false_discovery_rate=1e-12))
     assert strict.false_discovery_rate == 1e-12
     assert strict.outcome is not Outcome.FLAGGED
+
+
+def test_files_of_a_folder_that_were_not_read_are_said(tmp_path, clean):
+    (tmp_path / "weights.bin").write_bytes(b"x")
+    result = run(str(tmp_path), reference=[clean])
+    assert any("weights.bin" in limit for limit in result.limits)
