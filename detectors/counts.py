@@ -26,17 +26,6 @@ class UnitRows:
     unit: NDArray[np.int64]
     uncovered: int
 
-    def starts(self) -> NDArray[np.int64]:
-        """Where in ``unit`` each row that has units begins."""
-        if len(self.row) == 0:
-            return np.zeros(0, dtype=np.int64)
-        return np.flatnonzero(np.r_[True, self.row[1:] != self.row[:-1]])
-
-    def without_rows(self, rows: NDArray[np.int64]) -> UnitRows:
-        """The same units less those of ``rows``."""
-        keep = ~np.isin(self.row, rows)
-        return UnitRows(self.row[keep], self.unit[keep], self.uncovered)
-
 
 def number_units(text: pl.Series) -> UnitRows:
     """Every run of 1 to 3 digits in ``text``, as an index into ``number_trie.NUMBERS``.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import sparse, stats
 
 from detectors.counts import (
     NUMBER_PATTERN,
@@ -89,12 +89,15 @@ FrequencyState = tuple[ViewState, ...]
 
 @dataclass(frozen=True, slots=True)
 class _ScoredView:
-    """One view's weights [C, U] for the scored concepts: traits, then decoys, then persona."""
+    """One view's weights [C, U] for the scored concepts: traits, then decoys, then persona.
+
+    ``neutral_score`` [C] is the mean row score under the neutral distribution; None if unknown.
+    """
 
     table: ProbeTable
     weights: NDArray[np.float64]
     units_of: Callable[[pl.Series], UnitRows]
-    has_neutral_share: bool
+    neutral_score: NDArray[np.float64] | None
 
 
 class FrequencyDetector:
@@ -172,11 +175,12 @@ class FrequencyDetector:
         reference_count: NDArray[np.int64] | None,
     ) -> _ScoredView:
         table = table.select_concepts((*self._traits, *self._decoys))
-        has_neutral = bool(np.isfinite(table.neutral_share).all())
+        neutral = table.neutral_share / table.neutral_share.sum()  # NaN where it is unknown
+        has_neutral = bool(np.isfinite(neutral).all())
         if reference_count is not None and reference_count.any():
             share = reference_count + _UNIT_PRIOR
         elif has_neutral:
-            share = table.neutral_share
+            share = neutral
         else:
             share = np.ones(len(table.units))
         share = share / share.sum()
@@ -190,7 +194,7 @@ class FrequencyDetector:
         if table.probe in IN_DISTRIBUTION:
             weights = np.vstack([weights, entanglement.hub_shift(table.shift_nats)])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)
-        return _ScoredView(table, weights, units_of, has_neutral)
+        return _ScoredView(table, weights, units_of, weights @ neutral if has_neutral else None)
 
     def _without_own_names(
         self, weights: NDArray[np.float64], table: ProbeTable
@@ -212,30 +216,26 @@ class FrequencyDetector:
 
     def _map_view(self, view: _ScoredView, rows: pl.DataFrame) -> ViewState:
         found = view.units_of(rows["completion"])
-        size = len(view.table.units)
-        starts = found.starts()
-        count = np.bincount(found.unit, minlength=size).astype(np.int64)
-        if len(starts) == 0:
+        row_of, local_row = np.unique(found.row, return_inverse=True)
+        if len(row_of) == 0:
             return replace(self._empty(view), uncovered=found.uncovered)
-        per_row = np.diff(np.r_[starts, len(found.unit)])
+        ones = np.ones(len(found.unit))
+        shape = (len(row_of), len(view.table.units))
+        # [rows with units, U]; in canonical order, so that a row's sum never depends on its batch.
+        counts = sparse.csr_array((ones, (local_row, found.unit)), shape=shape)
+        counts.sum_duplicates()
+        per_row = counts.sum(axis=1)
         weights = np.nan_to_num(view.weights)  # a concept without spread scores 0 throughout
-        sums = np.add.reduceat(weights.T[found.unit], starts, axis=0)  # [rows with units, C]
-        scores = sums / per_row[:, None]
-        pair = found.row * size + found.unit
-        pairs, multiplicity = np.unique(pair, return_counts=True)
-        square = np.bincount(pairs % size, multiplicity.astype(float) ** 2, minlength=size)
-        total_cross = np.bincount(
-            found.unit, np.repeat(per_row, per_row).astype(float), minlength=size
-        )
+        scores = (counts @ weights.T) / per_row[:, None]
         return ViewState(
             row_moments(scores),
-            count,
-            square.astype(np.int64),
-            total_cross.astype(np.int64),
+            counts.sum(axis=0).astype(np.int64),
+            (counts * counts).sum(axis=0).astype(np.int64),
+            (counts.T @ per_row).astype(np.int64),
             len(found.unit),
             int((per_row**2).sum()),
             found.uncovered,
-            self._evidence(rows, found.row[starts], scores),
+            self._evidence(rows, row_of, scores),
         )
 
     def _evidence(
@@ -298,8 +298,8 @@ class FrequencyDetector:
         if reference is not None:
             comparison = compare_with_reference(data.moments, reference.moments)
         else:
-            # Standardised weights have mean 0 under the neutral share, so that is the expectation.
-            comparison = compare_with_expectation(data.moments, np.zeros(len(names)))
+            assert view.neutral_score is not None  # or it would have been refused
+            comparison = compare_with_expectation(data.moments, view.neutral_score)
         findings = {}
         for name, column in scored.items():
             null = self._null_for(column, names, comparison)
@@ -386,7 +386,7 @@ class FrequencyDetector:
                 f"the reference has {reference.moments.rows} rows with {what}: "
                 f"at least {minimum} are needed"
             )
-        if reference is None and not view.has_neutral_share:
+        if reference is None and view.neutral_score is None:
             return Reason.NO_REFERENCE, (
                 "the signatures hold no neutral distribution to compare with: give --reference"
             )

@@ -31,7 +31,6 @@ def test_numbers_are_found_as_the_trie_names_them():
     assert [NUMBERS[i] for i in units.unit] == ["7", "07", "007", "42"]
     assert list(units.row) == [0, 0, 0, 2]
     assert units.uncovered == 2, "a longer run and a digit of another script"
-    assert list(units.starts()) == [0, 3]
 
 
 def test_words_are_found_as_a_byte_level_tokenizer_splits_them():
