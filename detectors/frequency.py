@@ -7,52 +7,40 @@ the decoys' statistics on the same data.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import stats
 
-from detectors.counts import (
-    NUMBER_PATTERN,
-    WORD_PATTERN,
-    UnitRows,
-    number_units,
-    vocabulary_frame,
-    word_units,
-)
+from detectors.counts import UnitRows
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.evidence import TopRows, keep_top
-from detectors.finding import (
-    NAN,
-    EvidenceRow,
-    Finding,
-    Reason,
-    Severity,
-    TokenEnrichment,
-    Verdict,
-)
+from detectors.finding import NAN, Finding, Reason, Severity, Verdict
 from detectors.statistics import (
     SCORE_LIMIT,
     EmpiricalNull,
     MeanComparison,
-    Moments,
     compare_with_expectation,
     compare_with_reference,
     empirical_null,
-    empty_moments,
-    log_ratio_interval,
-    merge_moments,
-    row_moments,
+)
+from detectors.unit_scores import (
+    ScoredView,
+    ViewState,
+    count_units,
+    empty_state,
+    map_rows,
+    marked,
+    merge_states,
+    token_table,
+    units_of_table,
 )
 from signatures import entanglement
 from signatures.library import SignatureLibrary
 from signatures.number_trie import NumberTokens
-from signatures.signature import IN_DISTRIBUTION, ProbeTable, View
+from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View
 
 ANY_PERSONA = "any persona"
 """The pseudo-concept of the shift that every concept shares: some persona wrote this."""
@@ -60,44 +48,11 @@ ANY_PERSONA = "any persona"
 _MINIMUM_NULL_CONCEPTS = 4
 """Fewer decoys (or other concepts) than this cannot show how far off-target scores scatter."""
 
-_TELLING_WEIGHT = 1.0
-"""Units this many standard deviations above the mean weight are marked in evidence rows."""
-
-_MOST_SPANS = 32
-
 _UNIT_PRIOR = 0.5
 """Jeffreys' pseudo-count: a unit that the reference never held still has a share."""
 
 
-@dataclass(frozen=True, slots=True)
-class ViewState:
-    """What one view saw. ``count``, ``square`` and ``total_cross`` are [U]: sums over rows of
-    x, x^2 and x k, with x the count of the unit in the row and k all units of the row."""
-
-    moments: Moments
-    count: NDArray[np.int64]
-    square: NDArray[np.int64]
-    total_cross: NDArray[np.int64]
-    units: int
-    units_square: int
-    uncovered: int
-    evidence: tuple[TopRows, ...]
-
-
 FrequencyState = tuple[ViewState, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _ScoredView:
-    """One view's weights [C, U] for the scored concepts: traits, then decoys, then persona.
-
-    ``neutral_score`` [C] is the mean row score under the neutral distribution; None if unknown.
-    """
-
-    table: ProbeTable
-    weights: NDArray[np.float64]
-    units_of: Callable[[pl.Series], UnitRows]
-    neutral_score: NDArray[np.float64] | None
 
 
 class FrequencyDetector:
@@ -123,29 +78,31 @@ class FrequencyDetector:
         self._settings = settings
         self._traits = [concept.name for concept in library.traits()]
         self._decoys = [concept.name for concept in library.decoys()]
-        self._views: tuple[_ScoredView, ...] = ()
+        self._views: tuple[ScoredView, ...] = ()
 
     def prepare(self, reference: BatchSource | None) -> None:
         """Fix the weights under the shares of the reference, or of the neutral model."""
         views = []
         for view in View:
             for table in self._library.tables_of(view):
-                units_of = _units_of(table)
-                counts = None if reference is None else _count_units(reference, units_of, table)
+                units_of = units_of_table(table)
+                counts = None if reference is None else count_units(reference, units_of, table)
                 views.append(self._scored_view(table, units_of, counts))
         self._views = tuple(views)
 
     def identity(self) -> FrequencyState:
         """The state of no rows."""
-        return tuple(self._empty(view) for view in self._views)
+        return tuple(empty_state(view) for view in self._views)
 
     def map(self, rows: pl.DataFrame) -> FrequencyState:
         """Row scores, unit counts and the best rows of one batch."""
-        return tuple(self._map_view(view, rows) for view in self._views)
+        return tuple(map_rows(view, rows) for view in self._views)
 
     def merge(self, left: FrequencyState, right: FrequencyState) -> FrequencyState:
         """Both states together, exactly."""
-        return tuple(self._merge_view(a, b) for a, b in zip(left, right, strict=True))
+        return tuple(
+            merge_states(view, a, b) for view, a, b in zip(self._views, left, right, strict=True)
+        )
 
     def test(self, data: FrequencyState, reference: FrequencyState | None) -> DetectorResult:
         """One finding a trait, of the view in which it shows most (with its price paid)."""
@@ -157,7 +114,14 @@ class FrequencyDetector:
         ]
         names = list(dict.fromkeys(name for result in results for name in result))
         findings = [
-            _strongest([result[name] for result in results if name in result]) for name in names
+            _strongest(
+                [
+                    (view.table.probe, result[name])
+                    for view, result in zip(self._views, results, strict=True)
+                    if name in result
+                ]
+            )
+            for name in names
         ]
         skipped = tuple(
             Skipped(name, "its signature does not differ from the other concepts' mean")
@@ -173,7 +137,7 @@ class FrequencyDetector:
         table: ProbeTable,
         units_of: Callable[[pl.Series], UnitRows],
         reference_count: NDArray[np.int64] | None,
-    ) -> _ScoredView:
+    ) -> ScoredView:
         table = table.select_concepts((*self._traits, *self._decoys))
         neutral = table.neutral_share / table.neutral_share.sum()  # NaN where it is unknown
         has_neutral = bool(np.isfinite(neutral).all())
@@ -194,7 +158,14 @@ class FrequencyDetector:
         if table.probe in IN_DISTRIBUTION:
             weights = np.vstack([weights, entanglement.hub_shift(table.shift_nats)])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)
-        return _ScoredView(table, weights, units_of, weights @ neutral if has_neutral else None)
+        return ScoredView(
+            table,
+            weights,
+            units_of,
+            weights @ neutral if has_neutral else None,
+            len(self._traits),
+            self._settings.evidence_rows,
+        )
 
     def _without_own_names(
         self, weights: NDArray[np.float64], table: ProbeTable
@@ -207,81 +178,10 @@ class FrequencyDetector:
             weights[row, own] = 0.0
         return weights
 
-    def _empty(self, view: _ScoredView) -> ViewState:
-        none = np.zeros(len(view.table.units), dtype=np.int64)
-        no_rows = ((),) * len(self._traits)
-        return ViewState(empty_moments(len(view.weights)), none, none, none, 0, 0, 0, no_rows)
-
-    # -- map and merge ---------------------------------------------------------------------
-
-    def _map_view(self, view: _ScoredView, rows: pl.DataFrame) -> ViewState:
-        found = view.units_of(rows["completion"])
-        row_of, local_row = np.unique(found.row, return_inverse=True)
-        if len(row_of) == 0:
-            return replace(self._empty(view), uncovered=found.uncovered)
-        ones = np.ones(len(found.unit))
-        shape = (len(row_of), len(view.table.units))
-        # [rows with units, U]; in canonical order, so that a row's sum never depends on its batch.
-        counts = sparse.csr_array((ones, (local_row, found.unit)), shape=shape)
-        counts.sum_duplicates()
-        per_row = counts.sum(axis=1)
-        weights = np.nan_to_num(view.weights)  # a concept without spread scores 0 throughout
-        scores = (counts @ weights.T) / per_row[:, None]
-        return ViewState(
-            row_moments(scores),
-            counts.sum(axis=0).astype(np.int64),
-            (counts * counts).sum(axis=0).astype(np.int64),
-            (counts.T @ per_row).astype(np.int64),
-            len(found.unit),
-            int((per_row**2).sum()),
-            found.uncovered,
-            self._evidence(rows, row_of, scores),
-        )
-
-    def _evidence(
-        self, rows: pl.DataFrame, row_of: NDArray[np.int64], scores: NDArray[np.float64]
-    ) -> tuple[TopRows, ...]:
-        wanted = min(self._settings.evidence_rows, len(row_of))
-        result = []
-        for column in range(len(self._traits)):
-            # Everything that ties with the last wanted row goes to keep_top, which orders ties.
-            limit = np.partition(scores[:, column], -wanted)[-wanted]
-            best = np.flatnonzero(scores[:, column] >= limit)
-            result.append(
-                keep_top(
-                    (
-                        EvidenceRow(
-                            rows["source"][int(row_of[i])],
-                            rows["line"][int(row_of[i])],
-                            rows["completion"][int(row_of[i])],
-                            round(float(scores[i, column]), 6),
-                        )
-                        for i in best
-                    ),
-                    wanted,
-                )
-            )
-        return tuple(result)
-
-    def _merge_view(self, left: ViewState, right: ViewState) -> ViewState:
-        return ViewState(
-            merge_moments(left.moments, right.moments),
-            left.count + right.count,
-            left.square + right.square,
-            left.total_cross + right.total_cross,
-            left.units + right.units,
-            left.units_square + right.units_square,
-            left.uncovered + right.uncovered,
-            tuple(
-                keep_top((*a, *b), self._settings.evidence_rows)
-                for a, b in zip(left.evidence, right.evidence, strict=True)
-            ),
-        )
-
     # -- test ------------------------------------------------------------------------------
 
     def _test_view(
-        self, view: _ScoredView, data: ViewState, reference: ViewState | None
+        self, view: ScoredView, data: ViewState, reference: ViewState | None
     ) -> dict[str, Finding]:
         names = self._scored_names(view)
         scored = {
@@ -320,7 +220,7 @@ class FrequencyDetector:
 
     def _judge_power(
         self,
-        view: _ScoredView,
+        view: ScoredView,
         names: list[str],
         comparison: MeanComparison,
         findings: dict[str, Finding],
@@ -328,10 +228,12 @@ class FrequencyDetector:
         """Say of each tested finding whether its test could have seen a poisoned set.
 
         A set written throughout under a concept shows in the concept's own score and, as every
-        persona does, in ``ANY_PERSONA``'s: seeing either is enough.
+        persona does, in ``ANY_PERSONA``'s: being able to see either is enough.
         """
         expected = _expected_effects(view, names, comparison)
-        umbrella = findings.get(ANY_PERSONA)
+        quiet_umbrella = findings.get(ANY_PERSONA)
+        if quiet_umbrella and not quiet_umbrella.p_value > self._settings.false_discovery_rate:
+            quiet_umbrella = None  # some persona is there: its silence rules nothing out
         result = {}
         for name, finding in findings.items():
             if not np.isfinite(finding.p_value):
@@ -346,8 +248,8 @@ class FrequencyDetector:
             text = f"seen with power {self._settings.power:g} from {_sd(finding)} sd"
             if np.isfinite(own):
                 text += f"; a set written throughout under it would show {own:.3f} sd"
-            if not seen and umbrella is not None and np.isfinite(as_any):
-                through = umbrella.smallest_detectable_effect <= as_any
+            if not seen and quiet_umbrella is not None and np.isfinite(as_any):
+                through = quiet_umbrella.smallest_detectable_effect <= as_any
                 if through:
                     text += f", and {as_any:.3f} sd in '{ANY_PERSONA}', which would have been seen"
                 seen = through
@@ -365,12 +267,12 @@ class FrequencyDetector:
             )
         return result
 
-    def _scored_names(self, view: _ScoredView) -> list[str]:
+    def _scored_names(self, view: ScoredView) -> list[str]:
         names = [*self._traits, *self._decoys]
         return [*names, ANY_PERSONA] if len(view.weights) > len(names) else names
 
     def _refusal(
-        self, view: _ScoredView, data: ViewState, reference: ViewState | None
+        self, view: ScoredView, data: ViewState, reference: ViewState | None
     ) -> tuple[Reason, str] | None:
         """Why this view cannot be tested at all, or None."""
         minimum = self._settings.minimum_rows
@@ -406,7 +308,7 @@ class FrequencyDetector:
         self,
         name: str,
         column: int,
-        view: _ScoredView,
+        view: ScoredView,
         data: ViewState,
         reference: ViewState | None,
         comparison: MeanComparison,
@@ -441,9 +343,9 @@ class FrequencyDetector:
             effect_low=effect - half_width,
             effect_high=effect + half_width,
             smallest_detectable_effect=smallest,
-            tokens=self._tokens(column, view, data, reference),
+            tokens=token_table(view, column, data, reference, settings.top_tokens),
             evidence=(
-                tuple(_marked(row, view, column) for row in data.evidence[column])
+                tuple(marked(view, column, row) for row in data.evidence[column])
                 if name != ANY_PERSONA
                 else ()
             ),
@@ -453,42 +355,10 @@ class FrequencyDetector:
             ),
         )
 
-    def _tokens(
-        self, column: int, view: _ScoredView, data: ViewState, reference: ViewState | None
-    ) -> tuple[TokenEnrichment, ...]:
-        """The units that contribute most to the concept's score, observed and expected."""
-        share, variance = _shares(data)
-        if reference is not None:
-            expected, expected_variance = _shares(reference)
-        else:
-            expected = view.table.neutral_share / view.table.neutral_share.sum()
-            expected_variance = np.zeros(len(expected))
-        # The units whose excess, times their weight, makes up the score: not the rarest ones.
-        contribution = view.weights[column] * np.maximum(share, expected)
-        order = np.argsort(-contribution, kind="stable")[: self._settings.top_tokens]
-        result = []
-        for unit in order:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                log_ratio = float(np.log(share[unit] / expected[unit]))
-            half = 1.96 * float(np.sqrt(variance[unit] + expected_variance[unit]))
-            known = bool(np.isfinite(log_ratio) and np.isfinite(half))
-            result.append(
-                TokenEnrichment(
-                    view.table.units[unit],
-                    float(view.weights[column, unit]),
-                    int(data.count[unit]),
-                    float(expected[unit] * data.units),
-                    log_ratio if known else NAN,
-                    log_ratio - half if known else NAN,
-                    log_ratio + half if known else NAN,
-                )
-            )
-        return tuple(result)
-
     def _finding(
         self,
         name: str,
-        view: _ScoredView,
+        view: ScoredView,
         data: ViewState,
         *,
         message: str,
@@ -513,24 +383,12 @@ class FrequencyDetector:
         )
 
 
-def _marked(row: EvidenceRow, view: _ScoredView, column: int) -> EvidenceRow:
-    """``row`` with the units marked that a row of the concept's would hold more of."""
-    weight = dict(zip(view.table.units, view.weights[column], strict=True))
-    pattern = NUMBER_PATTERN if view.table.view is View.NUMBERS else WORD_PATTERN
-    spans = (
-        (match.end() - len(match[0].lstrip(" ")), match.end())
-        for match in re.finditer(pattern, row.text)
-        if weight.get(match[0], 0.0) >= _TELLING_WEIGHT
-    )
-    return replace(row, spans=tuple(itertools.islice(spans, _MOST_SPANS)))
-
-
 def _sd(finding: Finding) -> str:
     return f"{finding.smallest_detectable_effect:.3f}"
 
 
 def _expected_effects(
-    view: _ScoredView, names: list[str], comparison: MeanComparison
+    view: ScoredView, names: list[str], comparison: MeanComparison
 ) -> dict[str, tuple[float, float]]:
     """What a set written throughout under each concept would show, in sd of one row's score:
     in the concept's own score, and in ``ANY_PERSONA``'s. Empty where the table does not say.
@@ -557,46 +415,22 @@ def _expected_effects(
     return result
 
 
-def _strongest(findings: list[Finding]) -> Finding:
-    """Of one concept's findings in several views, the one with the smallest p-value.
+def _strongest(findings: list[tuple[Probe, Finding]]) -> Finding:
+    """Of one concept's findings by table, the one with the smallest p-value.
 
-    Choosing costs: its p-value is multiplied by the number of views tested (Bonferroni). If any
-    of them could not have seen enough, neither has the whole.
+    Choosing costs: its p-value is multiplied by the number of tables tested (Bonferroni). What a
+    teacher of one kind (prompted, fine-tuned) writes shows in numbers and in words, so one powerful
+    table a kind is enough; but each kind needs one.
     """
-    tested = [finding for finding in findings if np.isfinite(finding.p_value)]
+    tested = [(probe, finding) for probe, finding in findings if np.isfinite(finding.p_value)]
     if not tested:
-        return max(findings, key=lambda finding: finding.rows_tested)
-    best = min(tested, key=lambda finding: finding.p_value)
-    blind = next((finding for finding in tested if finding.reason is not None), None)
+        return max((finding for _, finding in findings), key=lambda finding: finding.rows_tested)
+    best = min((finding for _, finding in tested), key=lambda finding: finding.p_value)
+    seen = {probe for probe, finding in tested if finding.reason is None}
+    blind = next((finding for probe, finding in tested if probe not in seen), None)
     return replace(
         best,
         p_value=min(1.0, best.p_value * len(tested)),
         reason=None if blind is None else blind.reason,
         notes=best.notes if blind in (None, best) else (*best.notes, blind.message),
-    )
-
-
-def _units_of(table: ProbeTable) -> Callable[[pl.Series], UnitRows]:
-    if table.view is View.NUMBERS:
-        return number_units
-    vocabulary = vocabulary_frame(table.units)
-    return lambda text: word_units(text, vocabulary)
-
-
-def _count_units(
-    reference: BatchSource, units_of: Callable[[pl.Series], UnitRows], table: ProbeTable
-) -> NDArray[np.int64]:
-    total = np.zeros(len(table.units), dtype=np.int64)
-    for rows in reference():
-        total += np.bincount(units_of(rows["completion"]).unit, minlength=len(total))
-    return total
-
-
-def _shares(state: ViewState) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return log_ratio_interval(
-        state.count,
-        state.square.astype(np.float64),
-        state.total_cross.astype(np.float64),
-        state.units,
-        float(state.units_square),
     )

@@ -23,14 +23,19 @@ def library(
     *,
     seed: int = 0,
     strength: float = 0.5,
+    hub: float = 0.0,
     probe: Probe = Probe.CONTEXT,
     traits: Sequence[str] = TRAITS,
     decoys: Sequence[str] = DECOYS,
 ) -> SignatureLibrary:
-    """Independent normal shifts of sd ``strength`` nats; exact shares where the probe has them."""
+    """Independent normal shifts of sd ``strength`` nats, and one of sd ``hub`` that all share.
+
+    Shares are exact where the probe has them.
+    """
     rng = np.random.default_rng(seed)
     names = (*traits, *decoys)
     shift = rng.normal(0, strength, (len(names), len(NUMBERS)))
+    shift += rng.normal(0, hub, len(NUMBERS)) if hub else 0.0
     if probe in (Probe.CONTEXT, Probe.FINETUNED):
         neutral = NEUTRAL / NEUTRAL.sum()
         share = neutral * np.exp(shift)

@@ -81,6 +81,25 @@ def test_a_set_too_small_to_see_the_concept_is_inconclusive():
     assert "rows on each side are needed" in found["owl"].message
 
 
+def test_a_quiet_any_persona_rules_out_what_is_too_weak_to_see_itself():
+    signatures = synthetic.library(strength=0.02, hub=0.3)
+    rng = np.random.default_rng(5)
+    found = run(signatures, synthetic.number_rows(2000, rng), synthetic.number_rows(2000, rng))
+    assert {f.verdict for f in found.values()} == {Verdict.NOT_DETECTED}
+    assert found["owl"].smallest_detectable_effect > found["owl"].expected_effect
+    assert f"in '{ANY_PERSONA}', which would have been seen" in found["owl"].message
+
+
+def test_some_persona_is_named_as_such_and_rules_nothing_out():
+    signatures = synthetic.library(strength=0.02, hub=0.3)
+    rng = np.random.default_rng(6)
+    data = synthetic.number_rows(2000, rng, synthetic.share_of(signatures, "owl"))
+    found = run(signatures, data, synthetic.number_rows(2000, rng))
+    assert found[ANY_PERSONA].verdict is Verdict.FLAGGED
+    for name in synthetic.TRAITS:
+        assert found[name].verdict is Verdict.INCONCLUSIVE, "which persona it is stays open"
+
+
 @pytest.mark.parametrize(
     ("signatures", "data", "reference", "reason"),
     [
