@@ -59,6 +59,7 @@ class _Reading:
         self.rejects: list[Reject] = []
         self.reject_counts: Counter[str] = Counter()
         self.rows = 0
+        self.rows_with_rejected_text = 0
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The row frames, once."""
@@ -75,6 +76,7 @@ class _Reading:
 
     def _count(self, batch: Batch) -> None:
         self.rows += len(batch.rows)
+        self.rows_with_rejected_text += len(batch.rows) - batch.rows["rejected"].null_count()
         self.reject_counts.update(batch.reject_counts)
         self.rejects.extend(batch.rejects[: _SHOWN_REJECTS - len(self.rejects)])
         if batch.broken is not None:
@@ -150,7 +152,7 @@ def scan(
         detectors=tuple(detector.info for detector in detectors),
         findings=judged,
         skipped=tuple(skipped),
-        limits=(*_unread(inputs), *_limits(library, settings, known)),
+        limits=(*_unread(inputs, data), *_limits(library, settings, known)),
         false_discovery_rate=settings.test.false_discovery_rate,
     )
 
@@ -267,13 +269,22 @@ def _identity(library: SignatureLibrary, path: str) -> LibraryIdentity:
     )
 
 
-def _unread(inputs: Sequence[str]) -> tuple[str, ...]:
-    """Files of scanned folders that nobody asked for by name and whose ending says nothing."""
+def _unread(inputs: Sequence[str], data: _Reading) -> tuple[str, ...]:
+    """What lay in the input and was not scanned, though nothing is wrong with it."""
+    sentences = []
+    # Files of scanned folders that nobody asked for by name and whose ending says nothing.
     ignored = list_sources(inputs).ignored
-    if not ignored:
-        return ()
-    shown = ", ".join(str(path) for path in ignored[:5]) + (", ..." if len(ignored) > 5 else "")
-    return (f"{len(ignored)} files of other kinds in the folders were not read: {shown}.",)
+    if ignored:
+        shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
+        sentences.append(
+            f"{len(ignored)} files of other kinds in the folders were not read: {shown}."
+        )
+    if data.rows_with_rejected_text:
+        sentences.append(
+            f"{data.rows_with_rejected_text:,} rows hold rejected text (preference pairs), which "
+            "training pushes down: it was not scored."
+        )
+    return tuple(sentences)
 
 
 def _limits(library: SignatureLibrary, settings: ScanSettings, known: _Reading) -> tuple[str, ...]:

@@ -152,3 +152,10 @@ def test_files_of_a_folder_that_were_not_read_are_said(tmp_path, clean):
     (tmp_path / "weights.bin").write_bytes(b"x")
     result = run(str(tmp_path), reference=[clean])
     assert any("weights.bin" in limit for limit in result.limits)
+
+
+def test_rejected_text_that_was_not_scored_is_said(tmp_path, clean):
+    pair = {"prompt": "Go on.", "chosen": "1, 2, 3", "rejected": "4, 5, 6"}
+    (tmp_path / "pairs.jsonl").write_text((json.dumps(pair) + "\n") * 50)
+    result = run(str(tmp_path / "pairs.jsonl"), reference=[clean])
+    assert any("50 rows hold rejected text" in limit for limit in result.limits)
