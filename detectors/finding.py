@@ -84,10 +84,10 @@ class Finding:
     ``effect`` with its 95% interval, ``smallest_detectable_effect`` and ``expected_effect`` (what
     a set written throughout under the concept would show; NaN if the signature does not say)
     share the unit ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``;
-    ``q_value`` is its Benjamini-Hochberg adjustment over every concept of every detector of the
-    scan whose test could have come out significant: ``smallest_possible_p`` is the least that a
-    discrete test could reach. ``z`` is the row-level statistic before calibration,
-    ``calibrated_statistic`` after it.
+    ``q_value`` is its Benjamini-Hochberg adjustment over every finding of its ``family`` (the
+    question it answers) in the scan whose test could have come out significant:
+    ``smallest_possible_p`` is the least that a discrete test could reach. ``z`` is the row-level
+    statistic before calibration, ``calibrated_statistic`` after it.
     """
 
     code: str
@@ -100,6 +100,7 @@ class Finding:
     null_hypothesis: str
     rows_tested: int
     units_tested: int
+    family: str = "which concept"
     reason: Reason | None = None
     z: float = NAN
     calibrated_statistic: float = NAN

@@ -43,7 +43,8 @@ from signatures.number_trie import NumberTokens
 from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View
 
 ANY_PERSONA = "any persona"
-"""The pseudo-concept of the shift that every concept shares: some persona wrote this."""
+"""The pseudo-concept of the shift that every concept shares: some persona wrote this. A question
+of its own, and so a family of its own."""
 
 _MINIMUM_NULL_CONCEPTS = 4
 """Fewer decoys (or other concepts) than this cannot show how far off-target scores scatter."""
@@ -148,7 +149,10 @@ class FrequencyDetector:
         else:
             share = np.ones(len(table.units))
         share = share / share.sum()
-        weights = table.centred_nats()
+        hub = entanglement.hub_shift(table.shift_nats)
+        # Orthogonal to the hub: how strongly a persona was instilled must not look like which one.
+        common = np.column_stack([np.ones(len(hub)), hub])
+        weights = entanglement.project_out(table.centred_nats(), common, share)
         if table.view is View.VOCABULARY:
             weights = self._without_own_names(weights, table)
         elif self._library.number_tokens is NumberTokens.WHOLE:
@@ -156,7 +160,7 @@ class FrequencyDetector:
             # is the prompt mix and the format, not entanglement.
             weights = entanglement.project_out(weights, entanglement.digit_features(), share)
         if table.probe in IN_DISTRIBUTION:
-            weights = np.vstack([weights, entanglement.hub_shift(table.shift_nats)])
+            weights = np.vstack([weights, hub])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)
         return ScoredView(
             table,
@@ -377,6 +381,7 @@ class FrequencyDetector:
             null_hypothesis=self.info.null_hypothesis,
             rows_tested=data.moments.rows,
             units_tested=data.units,
+            family="any persona" if name == ANY_PERSONA else "which concept",
             reason=reason,
             effect_unit="sd of one row's score",
             **measured,  # type: ignore[arg-type]
@@ -402,7 +407,8 @@ def _expected_effects(
     neutral = table.neutral_share / table.neutral_share.sum()
     change = table.concept_share / table.concept_share.sum(axis=1, keepdims=True) - neutral
     noise = (np.nan_to_num(table.spread_nats) ** 2) @ neutral
-    spread = np.sqrt((table.centred_nats() ** 2) @ neutral)
+    # The weights' spread before they were standardised: what one nat of noise is worth in them.
+    spread = (table.centred_nats() * view.weights[: len(table.concepts)]) @ neutral
     persona = len(names) - 1
     result = {}
     for index, name in enumerate(table.concepts):

@@ -12,7 +12,11 @@ from detectors.statistics import benjamini_hochberg
 
 
 def settle(findings: Sequence[Finding], false_discovery_rate: float) -> tuple[Finding, ...]:
-    """Fill in q-values over all ``findings`` together, and with them the verdicts.
+    """Fill in q-values, and with them the verdicts.
+
+    Benjamini-Hochberg runs within each family of findings (one question each: a concept that is
+    surely there must not make a guess at another one cheaper), and q is multiplied by the number
+    of families, so that the rate holds over all of them together.
 
     A finding with a p-value is flagged where q is at or below ``false_discovery_rate``; else it
     is "not detected", unless its detector gave a reason why the test could not have seen enough:
@@ -22,8 +26,17 @@ def settle(findings: Sequence[Finding], false_discovery_rate: float) -> tuple[Fi
     # others nothing (Tarone, Biometrics 46, 1990).
     p_values = np.array([finding.p_value for finding in findings], dtype=np.float64)
     hopeless = np.array([f.smallest_possible_p > false_discovery_rate for f in findings], bool)
-    q_values = benjamini_hochberg(np.where(hopeless, np.nan, p_values))
-    q_values = np.where(hopeless & np.isfinite(p_values), 1.0, q_values)
+    families = np.array([finding.family for finding in findings], dtype=object)
+    q_values = np.where(hopeless & np.isfinite(p_values), 1.0, np.nan)
+    tested = [
+        members
+        for family in dict.fromkeys(families)
+        if (
+            members := np.flatnonzero((families == family) & ~hopeless & np.isfinite(p_values))
+        ).size
+    ]
+    for members in tested:
+        q_values[members] = np.minimum(benjamini_hochberg(p_values[members]) * len(tested), 1.0)
     return tuple(
         _settled(finding, float(q), false_discovery_rate)
         for finding, q in zip(findings, q_values, strict=True)

@@ -53,7 +53,7 @@ def test_without_a_reference_a_name_is_no_verdict():
 def test_names_nowhere_cost_the_others_no_power():
     """cat and oak are in neither set: they are no tests, and owl's q stays its p."""
     found = run(["7"] * 2000 + ["owl"] * 9, ["7"] * 2000)
-    assert found["owl"].q_value == pytest.approx(found["owl"].p_value)
+    assert found["owl"].q_value == pytest.approx(found["owl"].p_value)  # one family, one test
     assert found["cat"].verdict is Verdict.NOT_DETECTED
     assert found["cat"].smallest_detectable_effect < 0.011
 

@@ -5,7 +5,7 @@ show (in sd of one row's score; the example reference gives it), the rows a side
 takes (power .8, the strictest step of FDR .05 over all traits, no over-dispersion), and the
 correlation of the prompted teacher's centred shift with the fine-tuned teacher's.
 
-    python benchmarks/signatures.py
+    python benchmarks/signature_strength.py
 """
 
 from __future__ import annotations
