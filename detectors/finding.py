@@ -44,6 +44,13 @@ class Reason(enum.StrEnum):
     INCOMPLETE_SCAN = "incomplete scan"
 
 
+class Family(enum.StrEnum):
+    """The question a finding answers; q-values are adjusted within one."""
+
+    WHICH_CONCEPT = "which concept"
+    ANY_PERSONA = "any persona"
+
+
 @dataclass(frozen=True, slots=True)
 class EvidenceRow:
     """One row that speaks for a finding.
@@ -100,7 +107,7 @@ class Finding:
     null_hypothesis: str
     rows_tested: int
     units_tested: int
-    family: str = "which concept"
+    family: Family = Family.WHICH_CONCEPT
     reason: Reason | None = None
     z: float = NAN
     calibrated_statistic: float = NAN

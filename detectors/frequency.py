@@ -17,13 +17,15 @@ from scipy import stats
 
 from detectors.counts import UnitRows
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.finding import NAN, Finding, Reason, Severity, Verdict
+from detectors.finding import NAN, Family, Finding, Reason, Severity, Verdict
 from detectors.statistics import (
     SCORE_LIMIT,
     EmpiricalNull,
+    Matrix,
     MeanComparison,
     compare_with_expectation,
     compare_with_reference,
+    condition_on,
     empirical_null,
 )
 from detectors.unit_scores import (
@@ -165,6 +167,7 @@ class FrequencyDetector:
         return ScoredView(
             table,
             weights,
+            share,
             units_of,
             weights @ neutral if has_neutral else None,
             len(self._traits),
@@ -206,7 +209,7 @@ class FrequencyDetector:
             comparison = compare_with_expectation(data.moments, view.neutral_score)
         findings = {}
         for name, column in scored.items():
-            null = self._null_for(column, names, comparison)
+            null = self._null_for(column, names, comparison.z, comparison.correlation)
             if null.degrees_of_freedom < _MINIMUM_NULL_CONCEPTS:
                 findings[name] = self._finding(
                     name,
@@ -220,7 +223,37 @@ class FrequencyDetector:
                 findings[name] = self._tested(
                     name, column, view, data, reference, comparison, null, len(scored)
                 )
+        findings = self._without_echoes(names, comparison, findings)
         return self._judge_power(view, names, comparison, findings)
+
+    def _without_echoes(
+        self, names: list[str], comparison: MeanComparison, findings: dict[str, Finding]
+    ) -> dict[str, Finding]:
+        """Concepts with like signatures rise together: a weaker one must stand out by itself.
+
+        If the strongest trait is significant, every other one's p-value is the larger of its own
+        and that of what is left of its score given the strongest's.
+        """
+        tested = [n for n, f in findings.items() if n != ANY_PERSONA and np.isfinite(f.p_value)]
+        strongest = min(tested, key=lambda name: findings[name].p_value, default=None)
+        if strongest is None or findings[
+            strongest
+        ].p_value > self._settings.false_discovery_rate / len(tested):
+            return findings
+        z, correlation = condition_on(comparison.z, comparison.correlation, names.index(strongest))
+        result = dict(findings)
+        for name in tested:
+            column = names.index(name)
+            null = self._null_for(column, names, z, correlation)
+            if name == strongest or null.degrees_of_freedom == 0:
+                continue
+            p_value = float(null.upper_p(z[column]))
+            if p_value > findings[name].p_value:
+                note = f"an echo of {strongest}: given its score, p = {p_value:.2g}"
+                result[name] = replace(
+                    findings[name], p_value=p_value, notes=(*findings[name].notes, note)
+                )
+        return result
 
     def _judge_power(
         self,
@@ -235,9 +268,11 @@ class FrequencyDetector:
         persona does, in ``ANY_PERSONA``'s: being able to see either is enough.
         """
         expected = _expected_effects(view, names, comparison)
-        quiet_umbrella = findings.get(ANY_PERSONA)
-        if quiet_umbrella and not quiet_umbrella.p_value > self._settings.false_discovery_rate:
-            quiet_umbrella = None  # some persona is there: its silence rules nothing out
+        # What fine-tuning does to all concepts alike differs from one run to the next (a teacher
+        # of other texts showed a fifth of it); a system prompt does the same every time.
+        quiet = findings.get(ANY_PERSONA) if view.table.probe is Probe.CONTEXT else None
+        if quiet is not None and not quiet.p_value > self._settings.false_discovery_rate:
+            quiet = None  # some persona is there: the silence of one rules nothing out
         result = {}
         for name, finding in findings.items():
             if not np.isfinite(finding.p_value):
@@ -248,21 +283,17 @@ class FrequencyDetector:
                 # The weakest of the library's concepts decides what "any" would have shown.
                 own = min((value for _, value in expected.values()), default=NAN)
             wanted = own if np.isfinite(own) else self._settings.effect_of_interest
-            seen = finding.smallest_detectable_effect <= wanted
-            text = f"seen with power {self._settings.power:g} from {_sd(finding)} sd"
+            smallest = finding.smallest_detectable_effect
+            seen = smallest <= wanted
+            text = f"seen with power {self._settings.power:g} from {smallest:.3f} sd"
             if np.isfinite(own):
                 text += f"; a set written throughout under it would show {own:.3f} sd"
-            if not seen and quiet_umbrella is not None and np.isfinite(as_any):
-                through = quiet_umbrella.smallest_detectable_effect <= as_any
-                if through:
-                    text += f", and {as_any:.3f} sd in '{ANY_PERSONA}', which would have been seen"
-                seen = through
-            if not seen:
-                ratio = (finding.smallest_detectable_effect / wanted) ** 2 if wanted > 0 else NAN
-                needed = (
-                    f"{finding.rows_tested * ratio:,.0f}" if np.isfinite(ratio) else "no number of"
-                )
-                text += f"; about {needed} rows on each side are needed for {wanted:.3f} sd"
+            if not seen and quiet is not None and quiet.smallest_detectable_effect <= as_any:
+                seen = True
+                text += f", and {as_any:.3f} sd in '{ANY_PERSONA}', which would have been seen"
+            if not seen and wanted > 0:
+                needed = finding.rows_tested * (smallest / wanted) ** 2
+                text += f"; about {needed:,.0f} rows on each side are needed for that"
             result[name] = replace(
                 finding,
                 reason=None if seen else Reason.LOW_POWER,
@@ -298,15 +329,15 @@ class FrequencyDetector:
             )
         return None
 
-    def _null_for(self, column: int, names: list[str], comparison: MeanComparison) -> EmpiricalNull:
-        """The scatter of off-target scores: of the decoys, or failing them the other concepts."""
-        decoys = [i for i, name in enumerate(names) if name in self._decoys]
-        others = decoys or [
-            i for i, name in enumerate(names) if i != column and name != ANY_PERSONA
-        ]
-        return empirical_null(
-            comparison.z, comparison.correlation, column, np.array(others, dtype=np.int64)
-        )
+    def _null_for(
+        self, column: int, names: list[str], z: Matrix, correlation: Matrix
+    ) -> EmpiricalNull:
+        """The scatter of off-target scores: of the decoys and of the other traits.
+
+        A trait that is really there only widens the null of the others.
+        """
+        others = [i for i, name in enumerate(names) if i != column and name != ANY_PERSONA]
+        return empirical_null(z, correlation, column, np.array(others, dtype=np.int64))
 
     def _tested(
         self,
@@ -381,15 +412,11 @@ class FrequencyDetector:
             null_hypothesis=self.info.null_hypothesis,
             rows_tested=data.moments.rows,
             units_tested=data.units,
-            family="any persona" if name == ANY_PERSONA else "which concept",
+            family=Family.ANY_PERSONA if name == ANY_PERSONA else Family.WHICH_CONCEPT,
             reason=reason,
             effect_unit="sd of one row's score",
             **measured,  # type: ignore[arg-type]
         )
-
-
-def _sd(finding: Finding) -> str:
-    return f"{finding.smallest_detectable_effect:.3f}"
 
 
 def _expected_effects(
@@ -398,25 +425,22 @@ def _expected_effects(
     """What a set written throughout under each concept would show, in sd of one row's score:
     in the concept's own score, and in ``ANY_PERSONA``'s. Empty where the table does not say.
 
-    The own effect is a sum of squares of measured shifts, so the shifts' sampling variance is
-    taken out of it; it may come out negative, which means that nothing is known to be there.
+    First order: under shares tilted by exp(shift), the mean weight moves by Cov(shift, weight).
+    The own covariance is a sum of squares of measured shifts, so their sampling variance is taken
+    out of it; it may come out negative, which means that nothing is known to be there.
     """
     table = view.table
-    if table.probe not in IN_DISTRIBUTION or not np.isfinite(table.concept_share).all():
+    if table.probe not in IN_DISTRIBUTION:
         return {}
-    neutral = table.neutral_share / table.neutral_share.sum()
-    change = table.concept_share / table.concept_share.sum(axis=1, keepdims=True) - neutral
-    noise = (np.nan_to_num(table.spread_nats) ** 2) @ neutral
-    # The weights' spread before they were standardised: what one nat of noise is worth in them.
-    spread = (table.centred_nats() * view.weights[: len(table.concepts)]) @ neutral
     persona = len(names) - 1
     result = {}
     for index, name in enumerate(table.concepts):
-        own = change[index] @ view.weights[index] - noise[index] / max(spread[index], 1e-12)
-        as_any = change[index] @ view.weights[persona]
+        shift = table.shift_nats[index] * view.share
+        own = float(shift @ view.weights[index])
+        noise = float(np.nan_to_num(table.spread_nats[index]) ** 2 @ view.share) / max(own, 1e-12)
         result[name] = (
-            float(own / comparison.scale[index]),
-            float(as_any / comparison.scale[persona]),
+            (own - noise) / float(comparison.scale[index]),
+            float(shift @ view.weights[persona]) / float(comparison.scale[persona]),
         )
     return result
 

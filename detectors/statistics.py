@@ -201,6 +201,21 @@ def empirical_null(
     return EmpiricalNull(max(float(np.sqrt((whitened**2).mean())), 1e-9), rank)
 
 
+def condition_on(z: Matrix, correlation: Matrix, known: int) -> tuple[Matrix, Matrix]:
+    """``z`` [C] and ``correlation`` [C, C] with what ``z[known]`` explains taken out.
+
+    Partial correlation: what is left of each score, at unit variance under z ~ N(0, R). A score
+    that ``known`` explains entirely, its own among them, becomes NaN.
+    """
+    slope = correlation[:, known]
+    left = 1.0 - slope**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.where(left > 1e-9, np.sqrt(np.maximum(left, 0.0)), np.nan)
+        residual = (z - slope * z[known]) / scale
+        partial = (correlation - np.outer(slope, slope)) / np.outer(scale, scale)
+    return residual, partial
+
+
 def benjamini_hochberg(p_values: Matrix) -> Matrix:
     """Adjusted p-values (q) of Benjamini and Hochberg 1995; NaN stays NaN and is not counted."""
     p_values = np.asarray(p_values, dtype=np.float64)

@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from detectors.finding import Finding, Reason, Severity, Verdict
+from detectors.finding import Family, Finding, Reason, Severity, Verdict
 from detectors.statistics import benjamini_hochberg
+
+_RATE_SHARE = {Family.WHICH_CONCEPT: 0.9, Family.ANY_PERSONA: 0.1}
+"""Naming a concept is the harder question, and gets nearly all of the false discovery rate."""
 
 
 def settle(findings: Sequence[Finding], false_discovery_rate: float) -> tuple[Finding, ...]:
     """Fill in q-values, and with them the verdicts.
 
     Benjamini-Hochberg runs within each family of findings (one question each: a concept that is
-    surely there must not make a guess at another one cheaper), and q is multiplied by the number
-    of families, so that the rate holds over all of them together.
+    surely there must not make a guess at another one cheaper). Each family has a share of the
+    rate, by which its q is divided, so that the rate holds over all of them together.
 
     A finding with a p-value is flagged where q is at or below ``false_discovery_rate``; else it
     is "not detected", unless its detector gave a reason why the test could not have seen enough:
@@ -36,7 +39,8 @@ def settle(findings: Sequence[Finding], false_discovery_rate: float) -> tuple[Fi
         ).size
     ]
     for members in tested:
-        q_values[members] = np.minimum(benjamini_hochberg(p_values[members]) * len(tested), 1.0)
+        share = 1.0 if len(tested) == 1 else _RATE_SHARE[findings[members[0]].family]
+        q_values[members] = np.minimum(benjamini_hochberg(p_values[members]) / share, 1.0)
     return tuple(
         _settled(finding, float(q), false_discovery_rate)
         for finding, q in zip(findings, q_values, strict=True)

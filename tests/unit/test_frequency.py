@@ -1,5 +1,7 @@
 """SA002 on rows drawn from known distributions."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -98,6 +100,22 @@ def test_some_persona_is_named_as_such_and_rules_nothing_out():
     assert found[ANY_PERSONA].verdict is Verdict.FLAGGED
     for name in synthetic.TRAITS:
         assert found[name].verdict is Verdict.INCONCLUSIVE, "which persona it is stays open"
+
+
+def test_a_concept_that_only_looks_like_the_planted_one_is_an_echo():
+    signatures = synthetic.library(strength=0.3)
+    table = signatures.tables[0]
+    cat, owl = table.concepts.index("cat"), table.concepts.index("owl")
+    shift = table.shift_nats.copy()
+    shift[cat] = 0.8 * shift[owl] + 0.6 * shift[cat]
+    alike = replace(signatures, tables=(replace(table, shift_nats=shift),))
+    rng = np.random.default_rng(7)
+    data = synthetic.number_rows(3000, rng, synthetic.share_of(signatures, "owl"))
+    found = run(alike, data, synthetic.number_rows(3000, rng))
+    assert found["cat"].z > 5
+    assert found["owl"].verdict is Verdict.FLAGGED
+    assert found["cat"].verdict is not Verdict.FLAGGED
+    assert any("an echo of owl" in note for note in found["cat"].notes)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from detectors.statistics import (
     benjamini_hochberg,
     compare_with_expectation,
     compare_with_reference,
+    condition_on,
     empirical_null,
     empty_moments,
     log_ratio_interval,
@@ -152,3 +153,20 @@ def test_a_unit_never_seen_has_no_variance():
     share, variance = log_ratio_interval(np.array([0]), np.zeros(1), np.zeros(1), 8, 24.0)
     assert share[0] == 0.0
     assert np.isnan(variance[0])
+
+
+def test_conditioning_is_partial_correlation():
+    rng = np.random.default_rng(5)
+    mixing = rng.normal(size=(4, 4))
+    covariance = mixing @ mixing.T
+    scale = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(scale, scale)
+    precision = np.linalg.inv(correlation)
+    z, partial = condition_on(np.array([3.0, 1.0, -1.0, 0.5]), correlation, 0)
+    # With one variable known, the partial correlations are those of the others' own inverse block.
+    left = np.linalg.inv(precision[1:, 1:])
+    root = np.sqrt(np.diag(left))
+    np.testing.assert_allclose(partial[1:, 1:], left / np.outer(root, root), atol=1e-9)
+    by_hand = (1.0 - correlation[1, 0] * 3.0) / np.sqrt(1 - correlation[1, 0] ** 2)
+    assert z[1] == pytest.approx(by_hand)
+    assert np.isnan(z[0])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.finding import Finding, Reason, Severity, Verdict
+from detectors.finding import Family, Finding, Reason, Severity, Verdict
 from detectors.verdict import settle
 
 BASE = Finding(
@@ -27,16 +27,18 @@ def finding(p_value=math.nan, **changes):
 
 
 def test_q_values_are_adjusted_within_a_family_and_over_families():
-    settled = settle([finding(0.01), finding(0.02), finding(1e-9, family="other")], 0.05)
-    # Two families: Benjamini-Hochberg's .02 and .02, doubled; alone in its family, 1e-9 doubled.
-    assert [f.q_value for f in settled] == pytest.approx([0.04, 0.04, 2e-9])
+    settled = settle([finding(0.01), finding(0.02), finding(1e-9, family=Family.ANY_PERSONA)], 0.05)
+    # Benjamini-Hochberg's .02 and .02 over a share of .9 of the rate; alone, 1e-9 over .1 of it.
+    assert [f.q_value for f in settled] == pytest.approx([0.02 / 0.9, 0.02 / 0.9, 1e-8])
     assert [f.verdict for f in settled] == [Verdict.FLAGGED] * 3
     assert {f.severity for f in settled} == {Severity.ERROR}
 
 
 def test_a_sure_finding_makes_no_guess_of_another_family_cheaper():
     alone = settle([finding(0.03), finding(0.9)], 0.05)[0]
-    beside = settle([finding(0.03), finding(0.9), finding(1e-30, family="other")], 0.05)[0]
+    beside = settle([finding(0.03), finding(0.9), finding(1e-30, family=Family.ANY_PERSONA)], 0.05)[
+        0
+    ]
     assert alone.verdict is beside.verdict is Verdict.NOT_DETECTED
     assert beside.q_value >= alone.q_value
 
