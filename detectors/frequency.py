@@ -291,7 +291,7 @@ class FrequencyDetector:
             if not seen and quiet is not None and quiet.smallest_detectable_effect <= as_any:
                 seen = True
                 text += f", and {as_any:.3f} sd in '{ANY_PERSONA}', which would have been seen"
-            if not seen and wanted > 0:
+            if not seen and wanted > 0 and finding.p_value > self._settings.false_discovery_rate:
                 needed = finding.rows_tested * (smallest / wanted) ** 2
                 text += f"; about {needed:,.0f} rows on each side are needed for that"
             result[name] = replace(

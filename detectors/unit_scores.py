@@ -91,22 +91,23 @@ def map_rows(view: ScoredView, rows: pl.DataFrame) -> ViewState:
     counts.sum_duplicates()
     per_row = counts.sum(axis=1)
     weights = np.nan_to_num(view.weights)  # a concept without spread scores 0 throughout
-    scores = (counts @ weights.T) / per_row[:, None]
+    totals = counts @ weights.T  # [rows with units, C]
     return ViewState(
-        row_moments(scores),
+        row_moments(totals / per_row[:, None]),
         counts.sum(axis=0).astype(np.int64),
         (counts * counts).sum(axis=0).astype(np.int64),
         (counts.T @ per_row).astype(np.int64),
         len(found.unit),
         int((per_row**2).sum()),
         found.uncovered,
-        _evidence(view, rows, row_of, scores),
+        _evidence(view, rows, row_of, totals),
     )
 
 
 def _evidence(
     view: ScoredView, rows: pl.DataFrame, row_of: NDArray[np.int64], scores: NDArray[np.float64]
 ) -> tuple[TopRows, ...]:
+    """Each trait's best rows by total weight: by the mean they would all be rows of one unit."""
     wanted = min(view.evidence_rows, len(row_of))
     result = []
     for column in range(view.traits):
