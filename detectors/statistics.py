@@ -142,6 +142,8 @@ def _comparison(
     error = np.sqrt(np.diag(covariance))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance / np.outer(error, error)
+    # Rows that all score the same have no scale: effects in it are undefined, not infinite.
+    scale = np.where(scale > 0, scale, np.nan)
     return MeanComparison(difference, error, correlation, scale, freedom)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def main(arguments: list[str] | None = None) -> None:
         # Whoever read standard output has gone; Python would complain again at shutdown.
         sys.stdout = None
         sys.exit(ExitCode.FAILED)
+    except Exception as error:
+        # Python would exit with 1, which means findings here.
+        traceback.print_exc()
+        _fail(f"a defect in audit ({type(error).__name__}): nothing was decided", ExitCode.FAILED)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 

@@ -185,6 +185,19 @@ def imported_by(arguments, cwd=None):
     return set(loaded) & set(HEAVY)
 
 
+def test_a_defect_exits_2_and_not_as_a_finding(monkeypatch, capsys):
+    from audit.cli import main as command_line
+
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(command_line.cli, "main", broken)
+    with pytest.raises(SystemExit) as caught:
+        command_line.main([])
+    assert caught.value.code == 2
+    assert "a defect in audit (ZeroDivisionError)" in capsys.readouterr().err
+
+
 def test_version_says_where_the_packages_come_from():
     lines = audit("--version").stdout.decode().splitlines()
     assert lines[0].startswith("subliminal-audit ")

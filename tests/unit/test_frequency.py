@@ -155,6 +155,13 @@ def test_a_shift_that_no_signature_explains_is_not_flagged():
     assert flags <= 4, "at a false discovery rate of .05, 4 of 20 sets is one in 400"
 
 
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_rows_that_are_all_the_same_are_undefined_not_infinite(with_reference):
+    found = run(synthetic.library(), ["12, 7"] * 40, ["12, 7"] * 40 if with_reference else None)
+    assert {f.verdict for f in found.values()} == {Verdict.INCONCLUSIVE}
+    assert {f.reason for f in found.values()} <= {Reason.NO_UNITS, Reason.NO_DECOYS}
+
+
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="between 0 and 1"):
         TestSettings(false_discovery_rate=1.0)
