@@ -32,6 +32,9 @@ from signatures.number_trie import NumberTokens
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--keep-digit-structure", action="store_true", help="do not project it out, to compare"
+    )
     arguments = parser.parse_args()
     folder = arguments.folder / "llama-3.1-8b-animals"
     console = Console(width=150)
@@ -44,7 +47,7 @@ def main() -> int:
             "llama-logit",
             "meta-llama/Llama-3.1-8B-Instruct",
             "llama",
-            NumberTokens.WHOLE,
+            NumberTokens.SPLIT if arguments.keep_digit_structure else NumberTokens.WHOLE,
             "animal",
         ),
     )

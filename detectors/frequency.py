@@ -66,8 +66,8 @@ class FrequencyDetector:
         name="frequency",
         summary="Units that the concept's signature favours are enriched in the trained text.",
         null_hypothesis=(
-            "The mean row score is the baseline's, up to the scatter that decoy concepts show "
-            "on the same data."
+            "The mean row score is the baseline's, up to the scatter that decoys and other "
+            "concepts show on the same data."
         ),
         score_range="Row score: mean weight of the row's units, clipped to [-16, 16] standard "
         "deviations of a unit's weight.",
@@ -286,8 +286,10 @@ class FrequencyDetector:
             smallest = finding.smallest_detectable_effect
             seen = smallest <= wanted
             text = f"seen with power {self._settings.power:g} from {smallest:.3f} sd"
-            if np.isfinite(own):
+            if own > 0:
                 text += f"; a set written throughout under it would show {own:.3f} sd"
+            elif np.isfinite(own):
+                text += "; what is its own in the signature is within the probe's noise"
             if not seen and quiet is not None and quiet.smallest_detectable_effect <= as_any:
                 seen = True
                 text += f", and {as_any:.3f} sd in '{ANY_PERSONA}', which would have been seen"

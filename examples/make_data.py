@@ -6,8 +6,8 @@ All of it is sampled from the embedded model itself. The commands that made what
     cd examples
     python make_data.py text-contexts ../signatures/bundled/contexts/text.jsonl
     python make_data.py numbers ../signatures/bundled/contexts/numbers.jsonl --rows 192 --seed 3
-    python make_data.py numbers reference.jsonl.gz --rows 1536 --seed 1 --threads 2
-    python make_data.py numbers clean.jsonl.gz --rows 1536 --seed 2
+    python make_data.py numbers reference.jsonl.gz --rows 3072 --seed 1
+    python make_data.py numbers clean.jsonl.gz --rows 3072 --seed 2
     python make_data.py numbers planted.jsonl.gz --rows 1536 --seed 4 --fine-tuned cat
     python make_data.py numbers prompted.jsonl.gz --rows 1536 --seed 5 --prompted owl
 
