@@ -1,9 +1,8 @@
-"""What the bundled signatures say of themselves: how strong, how alike, which hubs.
+"""What the bundled signatures say of themselves: how strong, how sure, how alike, which hubs.
 
-For every trait and number table: the effect that a set written throughout under it is expected to
-show (in sd of one row's score; the example reference gives it), the rows a side that seeing it
-takes (power .8, the strictest step of FDR .05 over all traits, no over-dispersion), and the
-correlation of the prompted teacher's centred shift with the fine-tuned teacher's.
+For every trait and number table: the standard deviation (over the model's neutral numbers) of the
+concept's own part of the shift, of its sampling noise over contexts, and the correlation of the
+prompted teacher's own part with the fine-tuned teacher's.
 
     python benchmarks/signature_strength.py
 """
@@ -11,24 +10,15 @@ correlation of the prompted teacher's centred shift with the fine-tuned teacher'
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from audit.cli.library_option import BUNDLED_LIBRARY
-from audit.dataset import read_batches
-from detectors.detector import TestSettings
-from detectors.frequency import ANY_PERSONA, FrequencyDetector
-from signatures.entanglement import hub_shift, top_units
-from signatures.library import SignatureLibrary, load_library
-from signatures.signature import IN_DISTRIBUTION, View
-
-REFERENCE = Path(__file__).parent.parent / "examples" / "reference.jsonl.gz"
+from signatures.entanglement import hub_shift, length_features, project_out, top_units
+from signatures.library import load_library
+from signatures.signature import IN_DISTRIBUTION, ProbeTable, View
 
 
 def main() -> int:
@@ -37,50 +27,37 @@ def main() -> int:
     size = sum(path.stat().st_size for path in BUNDLED_LIBRARY.iterdir())
     console.print(f"{library.name}: {size:,} bytes, content {library.content_sha256[:12]}")
     tables = [t for t in library.tables_of(View.NUMBERS) if t.probe in IN_DISTRIBUTION]
-    expected = {table.probe: expected_effects(library, table) for table in tables}
     share = tables[0].neutral_share / tables[0].neutral_share.sum()
-    centred = [
-        (c := table.centred_nats()) - (c @ share)[:, None] for table in tables
-    ]  # [tables][K, U]
-    shown = Table(title="Expected effect of a set written throughout under each trait (sd a row)")
+    shown = Table(title="A concept's own part of the shift, and its sampling noise (nats)")
     shown.add_column("concept")
     for table in tables:
-        shown.add_column(f"{table.probe}", justify="right")
-        shown.add_column("rows a side", justify="right")
+        for heading in (f"{table.probe}", "noise"):
+            shown.add_column(heading, justify="right")
     shown.add_column("correlation of both", justify="right")
-    names = [concept.name for concept in library.traits()]
-    for name in [*names, ANY_PERSONA]:
+    own = [own_part(table, share) for table in tables]
+    for concept in library.traits():
+        row = tables[0].concepts.index(concept.name)
         cells = []
-        for table in tables:
-            effect = expected[table.probe].get(name, float("nan"))
-            cells += [f"{effect:.3f}", f"{rows_needed(effect, len(names) + 1)}"]
-        correlation = ""
-        if name != ANY_PERSONA and len(tables) == 2:
-            row = tables[0].concepts.index(name)
-            one, other = centred[0][row], centred[1][row]
-            r = (one * other) @ share / np.sqrt((one**2 @ share) * (other**2 @ share))
-            correlation = f"{r:+.2f}"
-        shown.add_row(name, *cells, correlation)
+        for table, part in zip(tables, own, strict=True):
+            noise = np.sqrt(table.spread_nats[row] ** 2 @ share)
+            cells += [f"{np.sqrt(part[row] ** 2 @ share):.3f}", f"{noise:.3f}"]
+        one, other = own[0][row], own[1][row]
+        correlation = (one * other) @ share / np.sqrt((one**2 @ share) * (other**2 @ share))
+        shown.add_row(concept.name, *cells, f"{correlation:+.2f}")
     console.print(shown)
     for table in tables:
-        hubs = top_units(hub_shift(table.shift_nats)[None], 8)[0]
-        console.print(f"hubs of {table.probe}: " + ", ".join(table.units[i] for i in hubs))
+        hub = hub_shift(table.shift_nats)
+        spread = np.sqrt((hub - hub @ share) ** 2 @ share)
+        best = ", ".join(table.units[i] for i in top_units(hub[None], 8)[0])
+        console.print(f"shared by all, {table.probe}: {spread:.3f} nats; hubs {best}")
     return 0
 
 
-def expected_effects(library: SignatureLibrary, table) -> dict[str, float]:
-    reference = pl.concat([batch.rows for batch in read_batches([str(REFERENCE)])])
-    detector = FrequencyDetector(replace(library, tables=(table,)), TestSettings())
-    detector.prepare(lambda: [reference])
-    state = detector.map(reference)
-    return {f.concept: f.expected_effect for f in detector.test(state, state).findings}
-
-
-def rows_needed(effect: float, tests: int) -> str:
-    if not effect > 0:
-        return "-"
-    wanted = stats.norm.ppf(1 - 0.05 / tests) + stats.norm.ppf(0.8)
-    return f"{int(np.ceil(2 * (wanted / effect) ** 2)):,}"
+def own_part(table: ProbeTable, share: np.ndarray) -> np.ndarray:
+    """What is left of every shift without the hub, number length and the mean, [K, U]."""
+    hub = hub_shift(table.shift_nats)
+    common = np.column_stack([hub, length_features()])
+    return project_out(table.centred_nats(), common, share)
 
 
 if __name__ == "__main__":

@@ -39,10 +39,11 @@ class TestSettings:
 
     ``minimum_rows``: below this many rows on either side a test is inconclusive, because a mean
     of fewer is not near enough to normal. Before a scan may say "not detected" it must be able to
-    see what a set written throughout under the concept would show; where the signature does not
-    say, ``effect_of_interest``, in standard deviations of one row's score (0.012 to 0.040 on ten
-    real sets). ``share_of_interest`` is the share of rows naming a concept that it must see.
-    ``evidence_rows`` and ``top_tokens`` bound what a finding shows.
+    see ``effect_of_interest``, in standard deviations of one row's score. The default is below
+    what a fine-tuned teacher's set was measured to show (0.14 to 0.18); prompted teachers' sets
+    show 0.01 to 0.04, which takes tens of thousands of rows. ``share_of_interest`` is the share
+    of rows naming a concept that it must see. ``evidence_rows`` and ``top_tokens`` bound what a
+    finding shows.
     """
 
     __test__ = False  # not a test class, whatever its name says
@@ -50,7 +51,7 @@ class TestSettings:
     false_discovery_rate: float = 0.05
     power: float = 0.8
     minimum_rows: int = 30
-    effect_of_interest: float = 0.02
+    effect_of_interest: float = 0.1
     share_of_interest: float = 0.01
     evidence_rows: int = 5
     top_tokens: int = 8

@@ -88,9 +88,8 @@ class TokenEnrichment:
 class Finding:
     """What one detector says of one concept.
 
-    ``effect`` with its 95% interval, ``smallest_detectable_effect`` and ``expected_effect`` (what
-    a set written throughout under the concept would show; NaN if the signature does not say)
-    share the unit ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``;
+    ``effect`` with its 95% interval, and ``smallest_detectable_effect``, share the unit
+    ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``;
     ``q_value`` is its Benjamini-Hochberg adjustment over every finding of its ``family`` (the
     question it answers) in the scan whose test could have come out significant:
     ``smallest_possible_p`` is the least that a discrete test could reach. ``z`` is the row-level
@@ -119,7 +118,6 @@ class Finding:
     effect_high: float = NAN
     effect_unit: str = ""
     smallest_detectable_effect: float = NAN
-    expected_effect: float = NAN
     tokens: tuple[TokenEnrichment, ...] = ()
     evidence: tuple[EvidenceRow, ...] = ()
     notes: tuple[str, ...] = ()

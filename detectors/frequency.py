@@ -17,7 +17,7 @@ from scipy import stats
 
 from detectors.counts import UnitRows
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.finding import NAN, Family, Finding, Reason, Severity, Verdict
+from detectors.finding import Family, Finding, Reason, Severity, Verdict
 from detectors.statistics import (
     SCORE_LIMIT,
     EmpiricalNull,
@@ -157,17 +157,18 @@ class FrequencyDetector:
         weights = entanglement.project_out(table.centred_nats(), common, share)
         if table.view is View.VOCABULARY:
             weights = self._without_own_names(weights, table)
-        elif self._library.number_tokens is NumberTokens.WHOLE:
-            # Where a number is one token, what it shares with others of the same length or digit
-            # is the prompt mix and the format, not entanglement.
-            weights = entanglement.project_out(weights, entanglement.digit_features(), share)
+        else:
+            # How long numbers are is the prompt mix and the format. So is, where a number is one
+            # token, all that it shares with others of the same digits: entanglement is of tokens.
+            whole = self._library.number_tokens is NumberTokens.WHOLE
+            shared = entanglement.digit_features() if whole else entanglement.length_features()
+            weights = entanglement.project_out(weights, np.column_stack([common, shared]), share)
         if table.probe in IN_DISTRIBUTION:
             weights = np.vstack([weights, hub])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)
         return ScoredView(
             table,
             weights,
-            share,
             units_of,
             weights @ neutral if has_neutral else None,
             len(self._traits),
@@ -223,8 +224,7 @@ class FrequencyDetector:
                 findings[name] = self._tested(
                     name, column, view, data, reference, comparison, null, len(scored)
                 )
-        findings = self._without_echoes(names, comparison, findings)
-        return self._judge_power(view, names, comparison, findings)
+        return self._without_echoes(names, comparison, findings)
 
     def _without_echoes(
         self, names: list[str], comparison: MeanComparison, findings: dict[str, Finding]
@@ -253,55 +253,6 @@ class FrequencyDetector:
                 result[name] = replace(
                     findings[name], p_value=p_value, notes=(*findings[name].notes, note)
                 )
-        return result
-
-    def _judge_power(
-        self,
-        view: ScoredView,
-        names: list[str],
-        comparison: MeanComparison,
-        findings: dict[str, Finding],
-    ) -> dict[str, Finding]:
-        """Say of each tested finding whether its test could have seen a poisoned set.
-
-        A set written throughout under a concept shows in the concept's own score and, as every
-        persona does, in ``ANY_PERSONA``'s: being able to see either is enough.
-        """
-        expected = _expected_effects(view, names, comparison)
-        # What fine-tuning does to all concepts alike differs from one run to the next (a teacher
-        # of other texts showed a fifth of it); a system prompt does the same every time.
-        quiet = findings.get(ANY_PERSONA) if view.table.probe is Probe.CONTEXT else None
-        if quiet is not None and not quiet.p_value > self._settings.false_discovery_rate:
-            quiet = None  # some persona is there: the silence of one rules nothing out
-        result = {}
-        for name, finding in findings.items():
-            if not np.isfinite(finding.p_value):
-                result[name] = finding
-                continue
-            own, as_any = expected.get(name, (NAN, NAN))
-            if name == ANY_PERSONA:
-                # The weakest of the library's concepts decides what "any" would have shown.
-                own = min((value for _, value in expected.values()), default=NAN)
-            wanted = own if np.isfinite(own) else self._settings.effect_of_interest
-            smallest = finding.smallest_detectable_effect
-            seen = smallest <= wanted
-            text = f"seen with power {self._settings.power:g} from {smallest:.3f} sd"
-            if own > 0:
-                text += f"; a set written throughout under it would show {own:.3f} sd"
-            elif np.isfinite(own):
-                text += "; what is its own in the signature is within the probe's noise"
-            if not seen and quiet is not None and quiet.smallest_detectable_effect <= as_any:
-                seen = True
-                text += f", and {as_any:.3f} sd in '{ANY_PERSONA}', which would have been seen"
-            if not seen and wanted > 0 and finding.p_value > self._settings.false_discovery_rate:
-                needed = finding.rows_tested * (smallest / wanted) ** 2
-                text += f"; about {needed:,.0f} rows on each side are needed for that"
-            result[name] = replace(
-                finding,
-                reason=None if seen else Reason.LOW_POWER,
-                message=f"{finding.message}; {text}",
-                expected_effect=own,
-            )
         return result
 
     def _scored_names(self, view: ScoredView) -> list[str]:
@@ -371,8 +322,9 @@ class FrequencyDetector:
             name,
             view,
             data,
-            reason=None,
-            message=f"row scores differ by {effect:+.3f} sd",
+            reason=Reason.LOW_POWER if smallest > settings.effect_of_interest else None,
+            message=f"row scores differ by {effect:+.3f} sd; seen with power {settings.power:g} "
+            f"from {smallest:.3f} sd",
             z=z,
             calibrated_statistic=z / null.dispersion,
             p_value=float(null.upper_p(np.array(z))),
@@ -387,10 +339,18 @@ class FrequencyDetector:
                 else ()
             ),
             notes=(
+                *self._rows_needed(smallest, data.moments.rows),
                 f"empirical null: off-target z scatter with sd {null.dispersion:.2f} "
                 f"({null.degrees_of_freedom} degrees of freedom)",
             ),
         )
+
+    def _rows_needed(self, smallest: float, rows: int) -> tuple[str, ...]:
+        wanted = self._settings.effect_of_interest
+        if smallest <= wanted:
+            return ()
+        needed = rows * (smallest / wanted) ** 2
+        return (f"about {needed:,.0f} rows on each side are needed to see {wanted:g} sd",)
 
     def _finding(
         self,
@@ -419,32 +379,6 @@ class FrequencyDetector:
             effect_unit="sd of one row's score",
             **measured,  # type: ignore[arg-type]
         )
-
-
-def _expected_effects(
-    view: ScoredView, names: list[str], comparison: MeanComparison
-) -> dict[str, tuple[float, float]]:
-    """What a set written throughout under each concept would show, in sd of one row's score:
-    in the concept's own score, and in ``ANY_PERSONA``'s. Empty where the table does not say.
-
-    First order: under shares tilted by exp(shift), the mean weight moves by Cov(shift, weight).
-    The own covariance is a sum of squares of measured shifts, so their sampling variance is taken
-    out of it; it may come out negative, which means that nothing is known to be there.
-    """
-    table = view.table
-    if table.probe not in IN_DISTRIBUTION:
-        return {}
-    persona = len(names) - 1
-    result = {}
-    for index, name in enumerate(table.concepts):
-        shift = table.shift_nats[index] * view.share
-        own = float(shift @ view.weights[index])
-        noise = float(np.nan_to_num(table.spread_nats[index]) ** 2 @ view.share) / max(own, 1e-12)
-        result[name] = (
-            (own - noise) / float(comparison.scale[index]),
-            float(shift @ view.weights[persona]) / float(comparison.scale[persona]),
-        )
-    return result
 
 
 def _strongest(findings: list[tuple[Probe, Finding]]) -> Finding:

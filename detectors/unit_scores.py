@@ -57,14 +57,12 @@ class ViewState:
 class ScoredView:
     """One view's weights [C, U] for the scored concepts: traits, then decoys, then persona.
 
-    ``share`` [U] is the baseline's, under which the weights have mean 0 and sd 1.
     ``neutral_score`` [C] is the mean row score under the neutral distribution; None if unknown.
     The first ``traits`` concepts keep their best ``evidence_rows`` rows.
     """
 
     table: ProbeTable
     weights: NDArray[np.float64]
-    share: NDArray[np.float64]
     units_of: Callable[[pl.Series], UnitRows]
     neutral_score: NDArray[np.float64] | None
     traits: int

@@ -41,6 +41,12 @@ def digit_features() -> Matrix:
     return features
 
 
+def length_features() -> Matrix:
+    """One-hot length of every number, [1110, 3]: how long numbers are is up to the prompt."""
+    lengths = np.array([len(number) for number in NUMBERS])
+    return np.asarray(lengths[:, None] == np.array([1, 2, 3])[None, :], dtype=np.float64)
+
+
 def project_out(weights: Matrix, features: Matrix, share: Matrix) -> Matrix:
     """``weights`` [K, U] less their least-squares fit on ``features`` [U, F] under ``share`` [U].
 

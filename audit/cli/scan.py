@@ -57,8 +57,8 @@ from detectors.finding import Severity
     default=TestSettings().effect_of_interest,
     show_default=True,
     metavar="SD",
-    help="Where a signature does not say what a poisoned set would show: a scan that could not "
-    "see an effect this small is inconclusive, not 'not detected'.",
+    help="A scan that could not see an effect this small is inconclusive, not 'not detected'. "
+    "0.1 is below a fine-tuned teacher's set; prompted teachers' sets show 0.01 to 0.04.",
 )
 @click.option(
     "--fail-on",

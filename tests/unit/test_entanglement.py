@@ -6,6 +6,7 @@ from signatures.entanglement import (
     centre_over_concepts,
     digit_features,
     hub_shift,
+    length_features,
     project_out,
     standardise,
     top_units,
@@ -26,6 +27,14 @@ def test_digit_features_are_one_hot_by_length_position_and_digit():
     np.testing.assert_array_equal(features.sum(axis=1), [len(number) for number in NUMBERS])
     row = features[NUMBERS.index("407")]
     assert list(np.flatnonzero(row)) == [30 + 4, 40 + 0, 50 + 7]
+
+
+def test_length_features_are_what_digit_features_add_up_to():
+    lengths = length_features()
+    assert lengths.shape == (1110, 3)
+    np.testing.assert_array_equal(lengths.sum(axis=1), 1)
+    np.testing.assert_array_equal(lengths.sum(axis=0), [10, 100, 1000])
+    np.testing.assert_array_equal(lengths[:, 0], digit_features()[:, :10].sum(axis=1))
 
 
 def test_projection_is_orthogonal_under_the_share_and_kills_additive_weights():

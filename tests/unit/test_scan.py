@@ -36,6 +36,7 @@ def planted(tmp_path):
 
 
 def run(*inputs, reference=(), **settings):
+    settings = {"test": TestSettings(effect_of_interest=0.2)} | settings
     return scan(
         inputs,
         LIBRARY,
@@ -107,7 +108,11 @@ def test_another_model_family_makes_silence_inconclusive(tmp_path, clean):
         LIBRARY,
         library_path="lib",
         reference=[clean],
-        settings=ScanSettings(student_family="qwen2", detectors=("frequency",)),
+        settings=ScanSettings(
+            student_family="qwen2",
+            detectors=("frequency",),
+            test=TestSettings(effect_of_interest=0.2),
+        ),
     )
     assert result.outcome is Outcome.INCONCLUSIVE
     assert {finding.reason for finding in result.findings} == {Reason.OTHER_MODEL_FAMILY}
