@@ -243,7 +243,7 @@ def _headline(
         )
         return (
             f"None of {tested} concepts was detected in {rows:,} rows. Effects under "
-            f"{weakest:.2f} sd of a row's score could not have been seen."
+            f"{weakest:.3f} sd of a row's score could not have been seen."
             if weakest > 0
             else f"None of {tested} concepts was detected in {rows:,} rows."
         )
