@@ -56,6 +56,8 @@ def scan(folder, *arguments, **options):
         "reference.jsonl",
         "--student-family",
         "llama",
+        "--effect-of-interest",
+        "0.2",
         cwd=folder,
         **options,
     )
