@@ -210,6 +210,17 @@ class FrequencyDetector:
             comparison = compare_with_expectation(data.moments, view.neutral_score)
         findings = {}
         for name, column in scored.items():
+            if name == ANY_PERSONA and reference is None:
+                # Decoys are orthogonal to what all concepts share, so they cannot calibrate it:
+                # without a reference of the same prompts it would only measure the prompts.
+                findings[name] = self._finding(
+                    name,
+                    view,
+                    data,
+                    reason=Reason.NO_REFERENCE,
+                    message="decoys cannot calibrate what all concepts share: give --reference",
+                )
+                continue
             null = self._null_for(column, names, comparison.z, comparison.correlation)
             if null.degrees_of_freedom < _MINIMUM_NULL_CONCEPTS:
                 findings[name] = self._finding(

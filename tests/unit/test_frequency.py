@@ -87,6 +87,14 @@ def test_some_persona_is_named_as_such():
     assert {found[name].verdict for name in synthetic.TRAITS} == {Verdict.INCONCLUSIVE}
 
 
+def test_without_a_reference_other_prompts_are_not_taken_for_a_persona():
+    signatures = synthetic.library(strength=0.02, hub=0.3)
+    rng = np.random.default_rng(0)
+    found = run(signatures, synthetic.number_rows(2000, rng, synthetic.share_of(signatures, "owl")))
+    assert found[ANY_PERSONA].verdict is Verdict.INCONCLUSIVE
+    assert found[ANY_PERSONA].reason is Reason.NO_REFERENCE
+
+
 def test_a_concept_that_only_looks_like_the_planted_one_is_an_echo():
     signatures = synthetic.library(strength=0.3)
     table = signatures.tables[0]
@@ -144,7 +152,8 @@ def test_a_shift_that_no_signature_explains_is_not_flagged():
 def test_rows_that_are_all_the_same_are_undefined_not_infinite(with_reference):
     found = run(synthetic.library(), ["12, 7"] * 40, ["12, 7"] * 40 if with_reference else None)
     assert {f.verdict for f in found.values()} == {Verdict.INCONCLUSIVE}
-    assert {f.reason for f in found.values()} <= {Reason.NO_UNITS, Reason.NO_DECOYS}
+    reasons = {f.reason for name, f in found.items() if name != ANY_PERSONA or with_reference}
+    assert reasons <= {Reason.NO_UNITS, Reason.NO_DECOYS}
 
 
 def test_settings_that_mean_nothing_are_refused():
