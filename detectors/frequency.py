@@ -7,7 +7,6 @@ the decoys' statistics on the same data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,6 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from detectors.counts import UnitRows
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
 from detectors.finding import Family, Finding, Reason, Severity, Verdict
 from detectors.statistics import (
@@ -30,9 +28,10 @@ from detectors.statistics import (
 )
 from detectors.unit_scores import (
     ScoredView,
+    UnitFinder,
     ViewState,
-    count_units,
     empty_state,
+    find_units,
     map_rows,
     marked,
     merge_states,
@@ -85,13 +84,16 @@ class FrequencyDetector:
 
     def prepare(self, reference: BatchSource | None) -> None:
         """Fix the weights under the shares of the reference, or of the neutral model."""
-        views = []
-        for view in View:
-            for table in self._library.tables_of(view):
-                units_of = units_of_table(table)
-                counts = None if reference is None else count_units(reference, units_of, table)
-                views.append(self._scored_view(table, units_of, counts))
-        self._views = tuple(views)
+        tables = [table for view in View for table in self._library.tables_of(view)]
+        finders = [units_of_table(table) for table in tables]
+        counts = [np.zeros(len(table.units), dtype=np.int64) for table in tables]
+        for rows in () if reference is None else reference():
+            found = find_units(finders, rows)
+            for count, finder in zip(counts, finders, strict=True):
+                count += np.bincount(found[finder].unit, minlength=len(count))
+        self._views = tuple(
+            self._scored_view(*parts) for parts in zip(tables, finders, counts, strict=True)
+        )
 
     def identity(self) -> FrequencyState:
         """The state of no rows."""
@@ -99,7 +101,8 @@ class FrequencyDetector:
 
     def map(self, rows: pl.DataFrame) -> FrequencyState:
         """Row scores, unit counts and the best rows of one batch."""
-        return tuple(map_rows(view, rows) for view in self._views)
+        found = find_units((view.units_of for view in self._views), rows)
+        return tuple(map_rows(view, rows, found[view.units_of]) for view in self._views)
 
     def merge(self, left: FrequencyState, right: FrequencyState) -> FrequencyState:
         """Both states together, exactly."""
@@ -138,13 +141,13 @@ class FrequencyDetector:
     def _scored_view(
         self,
         table: ProbeTable,
-        units_of: Callable[[pl.Series], UnitRows],
-        reference_count: NDArray[np.int64] | None,
+        units_of: UnitFinder,
+        reference_count: NDArray[np.int64],
     ) -> ScoredView:
         table = table.select_concepts((*self._traits, *self._decoys))
         neutral = table.neutral_share / table.neutral_share.sum()  # NaN where it is unknown
         has_neutral = bool(np.isfinite(neutral).all())
-        if reference_count is not None and reference_count.any():
+        if reference_count.any():
             share = reference_count + _UNIT_PRIOR
         elif has_neutral:
             share = neutral
@@ -153,16 +156,16 @@ class FrequencyDetector:
         share = share / share.sum()
         hub = entanglement.hub_shift(table.shift_nats)
         # Orthogonal to the hub: how strongly a persona was instilled must not look like which one.
-        common = np.column_stack([np.ones(len(hub)), hub])
-        weights = entanglement.project_out(table.centred_nats(), common, share)
-        if table.view is View.VOCABULARY:
-            weights = self._without_own_names(weights, table)
-        else:
+        nuisance = np.column_stack([np.ones(len(hub)), hub])
+        if table.view is View.NUMBERS:
             # How long numbers are is the prompt mix and the format. So is, where a number is one
             # token, all that it shares with others of the same digits: entanglement is of tokens.
             whole = self._library.number_tokens is NumberTokens.WHOLE
             shared = entanglement.digit_features() if whole else entanglement.length_features()
-            weights = entanglement.project_out(weights, np.column_stack([common, shared]), share)
+            nuisance = np.column_stack([nuisance, shared])
+        weights = entanglement.project_out(table.centred_nats(), nuisance, share)
+        if table.view is View.VOCABULARY:
+            weights = self._without_own_names(weights, table)
         if table.probe in IN_DISTRIBUTION:
             weights = np.vstack([weights, hub])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)

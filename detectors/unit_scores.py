@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,6 @@ from detectors.counts import (
     vocabulary_frame,
     word_units,
 )
-from detectors.detector import BatchSource
 from detectors.evidence import TopRows, keep_top
 from detectors.finding import NAN, EvidenceRow, TokenEnrichment
 from detectors.statistics import (
@@ -38,6 +37,9 @@ _TELLING_WEIGHT = 1.0
 _MOST_SPANS = 32
 
 
+UnitFinder = Callable[[pl.Series], UnitRows]
+
+
 @dataclass(frozen=True, slots=True)
 class ViewState:
     """What one view saw. ``count``, ``square`` and ``total_cross`` are [U]: sums over rows of
@@ -49,7 +51,6 @@ class ViewState:
     total_cross: NDArray[np.int64]
     units: int
     units_square: int
-    uncovered: int
     evidence: tuple[TopRows, ...]
 
 
@@ -63,7 +64,7 @@ class ScoredView:
 
     table: ProbeTable
     weights: NDArray[np.float64]
-    units_of: Callable[[pl.Series], UnitRows]
+    units_of: UnitFinder
     neutral_score: NDArray[np.float64] | None
     traits: int
     evidence_rows: int
@@ -73,15 +74,14 @@ def empty_state(view: ScoredView) -> ViewState:
     """The state of no rows."""
     none = np.zeros(len(view.table.units), dtype=np.int64)
     no_rows = ((),) * view.traits
-    return ViewState(empty_moments(len(view.weights)), none, none, none, 0, 0, 0, no_rows)
+    return ViewState(empty_moments(len(view.weights)), none, none, none, 0, 0, no_rows)
 
 
-def map_rows(view: ScoredView, rows: pl.DataFrame) -> ViewState:
-    """The state of a row frame."""
-    found = view.units_of(rows["completion"])
+def map_rows(view: ScoredView, rows: pl.DataFrame, found: UnitRows) -> ViewState:
+    """The state of a row frame whose units (those of ``view``) are ``found``."""
     row_of, local_row = np.unique(found.row, return_inverse=True)
     if len(row_of) == 0:
-        return replace(empty_state(view), uncovered=found.uncovered)
+        return empty_state(view)
     ones = np.ones(len(found.unit))
     shape = (len(row_of), len(view.table.units))
     # [rows with units, U]; in canonical order, so that a row's sum never depends on its batch.
@@ -97,7 +97,6 @@ def map_rows(view: ScoredView, rows: pl.DataFrame) -> ViewState:
         (counts.T @ per_row).astype(np.int64),
         len(found.unit),
         int((per_row**2).sum()),
-        found.uncovered,
         _evidence(view, rows, row_of, totals),
     )
 
@@ -138,7 +137,6 @@ def merge_states(view: ScoredView, left: ViewState, right: ViewState) -> ViewSta
         left.total_cross + right.total_cross,
         left.units + right.units,
         left.units_square + right.units_square,
-        left.uncovered + right.uncovered,
         tuple(
             keep_top((*a, *b), view.evidence_rows)
             for a, b in zip(left.evidence, right.evidence, strict=True)
@@ -191,22 +189,17 @@ def marked(view: ScoredView, column: int, row: EvidenceRow) -> EvidenceRow:
     return replace(row, spans=tuple(itertools.islice(spans, _MOST_SPANS)))
 
 
-def units_of_table(table: ProbeTable) -> Callable[[pl.Series], UnitRows]:
-    """How the units of ``table`` are found in text."""
+def units_of_table(table: ProbeTable) -> UnitFinder:
+    """How the units of ``table`` are found in text. All number tables share one finder."""
     if table.view is View.NUMBERS:
         return number_units
     vocabulary = vocabulary_frame(table.units)
     return lambda text: word_units(text, vocabulary)
 
 
-def count_units(
-    reference: BatchSource, units_of: Callable[[pl.Series], UnitRows], table: ProbeTable
-) -> NDArray[np.int64]:
-    """How often the reference holds each unit, [U]."""
-    total = np.zeros(len(table.units), dtype=np.int64)
-    for rows in reference():
-        total += np.bincount(units_of(rows["completion"]).unit, minlength=len(total))
-    return total
+def find_units(finders: Iterable[UnitFinder], rows: pl.DataFrame) -> dict[UnitFinder, UnitRows]:
+    """The units of the trained text, once for every different finder."""
+    return {finder: finder(rows["completion"]) for finder in set(finders)}
 
 
 def _shares(state: ViewState) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

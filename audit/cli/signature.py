@@ -14,6 +14,8 @@ from signatures.concept import ConceptFileError, load_concepts
 from signatures.number_trie import NumberTokens
 from signatures.signature import Probe
 
+EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
 
 @click.group("signature")
 def signature_group() -> None:
@@ -31,7 +33,7 @@ def signature_group() -> None:
 @click.option(
     "--concepts",
     "concepts_path",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=EXISTING_FILE,
     help="Concept file (TOML) [default: the one that ships].",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
@@ -45,12 +47,12 @@ def signature_group() -> None:
 )
 @click.option(
     "--number-contexts",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=EXISTING_FILE,
     help="Rows of number prompts with a neutral model's answers [default: those that ship].",
 )
 @click.option(
     "--text-contexts",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=EXISTING_FILE,
     help="Rows of any prompts with a neutral model's answers [default: those that ship].",
 )
 @click.option("--contexts", default=96, show_default=True, type=click.IntRange(2))
@@ -139,7 +141,7 @@ def build_command(
 
 
 @signature_group.command("import")
-@click.argument("table", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("table", type=EXISTING_FILE)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
 @click.option("--model-name", required=True, help="Which model the shifts are of.")
 @click.option("--model-family", required=True, help="Its config's model_type, such as llama.")
@@ -153,7 +155,7 @@ def build_command(
 @click.option(
     "--concepts",
     "concepts_path",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=EXISTING_FILE,
     help="Concept file that describes some of the columns.",
 )
 @click.option("--name", help="The library's name [default: the table's].")
