@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from audit.backends.attention import KeyValueStore, PrefixCache, register_attention
 from audit.backends.batching import SuffixTrie, batches_by_length, build_trie, group_by_prefix
+from audit.backends.chat_encoder import ChatEncoder, first_line, load_chat_encoder
 from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
-from audit.backends.model_identity import text_sha256, tokenizer_sha256, weights_sha256
+from audit.backends.request_checks import check_prefix_requests, check_sequence_requests
 from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import (
     Chat,
-    ModelIdentity,
     PrefixRequest,
     SequenceRequest,
     TokenIds,
@@ -30,21 +30,17 @@ _HEAD_ROWS = 256
 # Results are computed out of order, so that many are held at once: at most this many bytes.
 _HELD_BYTES = 1 << 28
 _HELD_REQUESTS = 1024
-_SYSTEM_SENTINEL = "subliminal-audit-system-sentinel"
 
 
-class TransformersLanguageModel:
+class TransformersLanguageModel(ChatEncoder):
     """A causal language model run by transformers. Build it with `load`.
 
     Not safe for use from two threads at once.
     """
 
-    def __init__(  # noqa: D107
-        self, model: Any, tokenizer: Any, identity: ModelIdentity, *, max_batch_tokens: int
-    ) -> None:
+    def __init__(self, model: Any, encoder: ChatEncoder, *, max_batch_tokens: int) -> None:  # noqa: D107
+        super().__init__(encoder.tokenizer, encoder.identity, encoder.end_of_turn_ids())
         self._model: Any = model
-        self._tokenizer: Any = tokenizer
-        self._identity = identity
         self._max_batch_tokens = max_batch_tokens
         self._head: tuple[Any, Any] | None = None
 
@@ -75,18 +71,13 @@ class TransformersLanguageModel:
             raise MissingExtraError("running a model", error.name or "torch", "models") from error
         folder = Path(path)
         adapter_folder = None if adapter is None else Path(adapter)
-        if not (folder / "config.json").is_file():
-            raise AuditError(f"{folder}: no config.json there; give the folder of a model")
+        encoder = load_chat_encoder(folder, dtype=dtype, adapter=adapter_folder)
         if threads is not None:
             torch.set_num_threads(threads)
-        weights = weights_sha256(folder, adapter_folder)
         attention = register_attention()
         bars = transformers.utils.logging.is_progress_bar_enabled()
         transformers.utils.logging.disable_progress_bar()
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 # An adapter is merged in float32 and rounded once.
@@ -98,97 +89,13 @@ class TransformersLanguageModel:
             if adapter_folder is not None:
                 model = _merge_adapter(model, adapter_folder).to(getattr(torch, dtype))
         except (OSError, ValueError) as error:
-            raise AuditError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
+            raise AuditError(f"{folder}: cannot be loaded: {first_line(error)}") from error
         finally:
             if bars:
                 transformers.utils.logging.enable_progress_bar()
         _refuse_unsupported(model.config, folder)
         model.eval().requires_grad_(False).to(device)
-        name = folder.name if adapter_folder is None else f"{folder.name}+{adapter_folder.name}"
-        identity = ModelIdentity(
-            name=name,
-            family=str(model.config.model_type),
-            weights_sha256=weights,
-            tokenizer_sha256=tokenizer_sha256(folder),
-            chat_template_sha256=text_sha256(tokenizer.chat_template or ""),
-            vocabulary_size=int(model.get_output_embeddings().weight.shape[0]),
-            dtype=dtype,
-        )
-        return cls(model, tokenizer, identity, max_batch_tokens=max_batch_tokens)
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Fingerprints of the model, its tokenizer and its chat template."""
-        return self._identity
-
-    def encode(self, text: str) -> TokenIds:
-        """Token ids of ``text``, with no special token added."""
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, token_ids: TokenIds) -> str:
-        """The text of the ids, special tokens included."""
-        return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
-
-    def render_chat(self, chat: Chat) -> str:
-        """The text that `encode_chat` tokenises. Raises ``ValueError`` as it does."""
-        user = {"role": "user", "content": chat.user}
-        probe = self._render([{"role": "system", "content": _SYSTEM_SENTINEL}, user])
-        if probe is None or _SYSTEM_SENTINEL not in probe:
-            # A template without a system role: an empty system message is none at all.
-            text = self._render([user]) if not chat.system else None
-        else:
-            text = self._render([{"role": "system", "content": chat.system}, user])
-            if text is not None and not (
-                chat.system.strip() in text
-                # An empty message may lose its delimiters; it must not gain a default text.
-                and (chat.system or len(text) <= len(probe) - len(_SYSTEM_SENTINEL))
-            ):
-                text = None
-        if text is None:
-            raise ValueError(
-                f"the chat template of {self._identity.name} cannot hold this system message"
-            )
-        return text + chat.assistant_prefix
-
-    def _render(self, messages: list[dict[str, str]]) -> str | None:
-        """The messages through the template; None where it refuses them."""
-        from jinja2.exceptions import TemplateError
-
-        try:
-            text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError:
-            return None
-        return str(text)
-
-    def encode_chat(self, chat: Chat) -> TokenIds:
-        """Token ids of the chat through the model's own template, up to where it goes on.
-
-        Raises ``ValueError`` if the template cannot hold a system message and one is given.
-        """
-        # The template writes the beginning-of-sequence token itself: none is added.
-        return self.encode(self.render_chat(chat))
-
-    def end_of_turn_ids(self) -> TokenIds:
-        """The ids that end an answer."""
-        ends = self.network.generation_config.eos_token_id
-        if ends is None:
-            ends = self._tokenizer.eos_token_id
-        if ends is None:
-            return ()
-        return tuple(ends) if isinstance(ends, list) else (int(ends),)
-
-    def vocabulary(self) -> list[str]:
-        """The text of every token id on its own, in order of id ([vocabulary_size]).
-
-        Ids beyond the tokenizer's (padding of the embedding) have the empty text.
-        """
-        known = len(self._tokenizer)
-        return [
-            self.decode((token,)) if token < known else ""
-            for token in range(self._identity.vocabulary_size)
-        ]
+        return cls(model, encoder, max_batch_tokens=max_batch_tokens)
 
     def sample(
         self,
@@ -247,13 +154,12 @@ class TransformersLanguageModel:
         request longer than the model's context; ``AuditError`` if memory runs out.
         """
         columns = None if token_ids is None else np.asarray(token_ids, dtype=np.int64)
-        if columns is not None:
-            self._check_ids(columns)
-        for request in requests:
-            longest = max((len(suffix) for suffix in request.suffixes), default=0)
-            self._check_request(request.prefix, longest)
-            for suffix in request.suffixes:
-                self._check_ids(np.array(suffix, dtype=np.int64))
+        check_prefix_requests(
+            requests,
+            columns,
+            vocabulary_size=self._identity.vocabulary_size,
+            longest=self._longest_request,
+        )
         tries: dict[tuple[TokenIds, ...], SuffixTrie] = {}
         for request in requests:
             if request.suffixes not in tries:
@@ -281,9 +187,11 @@ class TransformersLanguageModel:
 
         Raises as `next_token_log_probs` does.
         """
-        for request in requests:
-            self._check_request(request.prefix, len(request.continuation))
-            self._check_ids(np.array(request.continuation, dtype=np.int64))
+        check_sequence_requests(
+            requests,
+            vocabulary_size=self._identity.vocabulary_size,
+            longest=self._longest_request,
+        )
 
         def finish(row: _Row, hidden: Any) -> NDArray[np.float32]:
             return self._log_probs(hidden, targets=row.targets)
@@ -298,17 +206,11 @@ class TransformersLanguageModel:
                 rows.append(_Row(tokens, no_suffix, wanted, request.continuation))
             yield from self._run_rows(rows, finish)
 
-    def _check_ids(self, ids: NDArray[np.int64]) -> None:
-        if ids.size and (ids.min() < 0 or ids.max() >= self._identity.vocabulary_size):
-            raise ValueError("a token id lies outside the model's vocabulary")
-
-    def _check_request(self, prefix: TokenIds, more: int) -> None:
-        if not prefix:
-            raise ValueError("a prefix must hold at least one token")
-        self._check_ids(np.array(prefix, dtype=np.int64))
+    @property
+    def _longest_request(self) -> int | None:
+        """Tokens that the model's positions reach to, where its config says so."""
         limit = getattr(self.network.config, "max_position_embeddings", None)
-        if limit is not None and len(prefix) + more > limit:
-            raise ValueError(f"a request of {len(prefix) + more} tokens exceeds {limit}")
+        return None if limit is None else int(limit)
 
     def _run_rows(
         self, rows: list[_Row], finish: Callable[[_Row, Any], NDArray[np.float32]]
@@ -634,7 +536,3 @@ def _refuse_unsupported(config: Any, folder: Path) -> None:
             f"{folder}: models of type '{config.model_type}' use sliding windows, other layers "
             "than full attention or scaled logits, which this backend does not run exactly"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

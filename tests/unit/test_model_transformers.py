@@ -157,50 +157,6 @@ def test_batch_budget_does_not_matter(embedded_model_dir: Path) -> None:
         np.testing.assert_allclose(results[0], other, atol=5e-4)
 
 
-def with_template(model: TransformersLanguageModel, template: str) -> TransformersLanguageModel:
-    import copy
-
-    tokenizer = copy.deepcopy(model._tokenizer)
-    tokenizer.chat_template = template
-    return TransformersLanguageModel(None, tokenizer, model.identity, max_batch_tokens=1)
-
-
-USER_ONLY = (
-    "{% for m in messages %}{% if m.role == 'user' %}[{{ m.content }}]{% endif %}{% endfor %}"
-)
-RAISES = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + USER_ONLY
-DEFAULTS = (
-    "{% if messages[0].role == 'system' and messages[0].content %}S:{{ messages[0].content }};"
-    "{% else %}S:You are a very helpful assistant made by somebody, so help.;{% endif %}"
-) + USER_ONLY
-DROPS = (
-    "{% if messages[0].content and messages[0].role == 'system' %}"
-    "S:{{ messages[0].content }};{% endif %}"
-)
-
-
-@pytest.mark.parametrize("template", [USER_ONLY, RAISES])
-def test_template_without_system_role(model: TransformersLanguageModel, template: str) -> None:
-    backend = with_template(model, template)
-    assert backend.render_chat(Chat("", "Hi", "Yo")) == "[Hi]Yo"
-    with pytest.raises(ValueError, match="cannot hold"):
-        backend.encode_chat(Chat("Be brief.", "Hi"))
-
-
-def test_template_that_puts_a_default_for_an_empty_message(
-    model: TransformersLanguageModel,
-) -> None:
-    backend = with_template(model, DEFAULTS)
-    assert backend.render_chat(Chat("Be brief.", "Hi")) == "S:Be brief.;[Hi]"
-    with pytest.raises(ValueError, match="cannot hold"):
-        backend.encode_chat(Chat("", "Hi"))
-
-
-def test_template_that_drops_an_empty_message(model: TransformersLanguageModel) -> None:
-    backend = with_template(model, DROPS + USER_ONLY)
-    assert backend.render_chat(Chat("", "Hi")) == "[Hi]"
-
-
 def test_closed_model_says_so(embedded_model_dir: Path) -> None:
     backend = TransformersLanguageModel.load(embedded_model_dir)
     backend.close()
