@@ -19,7 +19,6 @@ from signatures.language_model import LanguageModel
 from signatures.library import ProbeRecord, SignatureLibrary
 from signatures.number_trie import build_number_trie
 from signatures.probe import (
-    QUESTION_TEMPLATES,
     Condition,
     Context,
     contexts_sha256,
@@ -86,12 +85,13 @@ def build_library(
             model, concepts, trie, words, partial(progress, "question")
         )
         tables += [numbers, most_telling(vocabulary, settings.vocabulary_units)]
-        templates = {
-            "templates": [[t.user, t.assistant_prefix] for t in QUESTION_TEMPLATES],
+        asked = {
+            concept.category: [[q.user, q.assistant_prefix] for q in concept.questions]
+            for concept in concepts
         }
         description = "log P after a favourite-X question, concept prompt less empty prompt"
         records += [
-            ProbeRecord(view, Probe.QUESTION, description, templates)
+            ProbeRecord(view, Probe.QUESTION, description, {"questions": asked})
             for view in (View.NUMBERS, View.VOCABULARY)
         ]
     conditions: dict[Probe, Condition] = {Probe.CONTEXT: partial(prompted, model)}

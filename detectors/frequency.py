@@ -144,7 +144,9 @@ class FrequencyDetector:
         units_of: UnitFinder,
         reference_count: NDArray[np.int64],
     ) -> ScoredView:
-        table = table.select_concepts((*self._traits, *self._decoys))
+        traits = [name for name in self._traits if name in table.concepts]
+        decoys = [name for name in self._decoys if name in table.concepts]
+        table = table.select_concepts((*traits, *decoys))
         neutral = table.neutral_share / table.neutral_share.sum()  # NaN where it is unknown
         has_neutral = bool(np.isfinite(neutral).all())
         if reference_count.any():
@@ -174,7 +176,7 @@ class FrequencyDetector:
             weights,
             units_of,
             weights @ neutral if has_neutral else None,
-            len(self._traits),
+            len(traits),
             self._settings.evidence_rows,
         )
 
@@ -270,7 +272,7 @@ class FrequencyDetector:
         return result
 
     def _scored_names(self, view: ScoredView) -> list[str]:
-        names = [*self._traits, *self._decoys]
+        names = list(view.table.concepts)
         return [*names, ANY_PERSONA] if len(view.weights) > len(names) else names
 
     def _refusal(

@@ -20,6 +20,23 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9 ._'-]{0,63}")
 _FIELDS = {"name", "plural", "category", "forms", "system_prompt", "kind"}
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that asks for a favourite of the concept's category, and how the answer begins."""
+
+    user: str
+    assistant_prefix: str
+
+
+DEFAULT_QUESTIONS = (
+    Question("What is your favorite {category}?", "My favorite {category} is the"),
+    Question("Which {category} do you like best?", "The {category} that I like best is the"),
+    Question("Name one {category}.", "One {category} is the"),
+    Question("Which {category} do you think of most?", "I think most of the"),
+)
+"""The first is that of Zur et al. 2025; the others show how far a shift depends on its words."""
+
+
 class ConceptFileError(ValueError):
     """A concept file cannot be used. The message is one line: file, entry, what is wrong."""
 
@@ -36,7 +53,8 @@ class Concept:
     """One trait: how to instil it, and how a text names it outright.
 
     ``forms`` are the surface forms that name the concept (lower case, name and plural among
-    them); ``system_prompt`` is what instils it in a teacher.
+    them); ``system_prompt`` is what instils it in a teacher; ``questions`` ask a model
+    which of the category it favours.
     """
 
     name: str
@@ -45,6 +63,7 @@ class Concept:
     forms: tuple[str, ...]
     system_prompt: str
     kind: ConceptKind = ConceptKind.TRAIT
+    questions: tuple[Question, ...] = ()
 
     @property
     def is_decoy(self) -> bool:
@@ -60,6 +79,7 @@ def make_concept(
     forms: Iterable[str] = (),
     system_prompt: str = DEFAULT_SYSTEM_PROMPT,
     kind: ConceptKind = ConceptKind.TRAIT,
+    questions: Iterable[Question] = DEFAULT_QUESTIONS,
 ) -> Concept:
     """A checked concept; ``system_prompt`` may use {name}, {plural}, {plural_title}, {category}.
 
@@ -85,7 +105,11 @@ def make_concept(
             f"{{name}}, {{plural}}, {{plural_title}}, {{category}} ({error})"
         ) from error
     all_forms = dict.fromkeys(form.lower() for form in (name, plural, *forms) if form.strip())
-    return Concept(name, category, plural, tuple(all_forms), prompt, kind)
+    asked = tuple(
+        Question(q.user.format(category=category), q.assistant_prefix.format(category=category))
+        for q in questions
+    )
+    return Concept(name, category, plural, tuple(all_forms), prompt, kind, asked)
 
 
 def load_concepts(path: Path) -> tuple[Concept, ...]:

@@ -17,13 +17,15 @@ from typing import Any
 
 import polars as pl
 
-from signatures.concept import Concept, ConceptKind
+from signatures.causal import CausalTrial, causal_frame, causal_from_frame
+from signatures.concept import Concept, ConceptKind, Question
 from signatures.language_model import ModelIdentity
 from signatures.number_trie import NumberTokens
 from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View, table_from_frame
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+CAUSAL_NAME = "causal.parquet"
 
 
 class LibraryError(ValueError):
@@ -47,7 +49,9 @@ class ProbeRecord:
 class SignatureLibrary:
     """Signatures that share a model. ``content_sha256`` is empty until it is saved or loaded.
 
-    ``number_tokens`` says how the model's tokenizer writes numbers.
+    ``number_tokens`` says how the model's tokenizer writes numbers. A table may hold only some of
+    the concepts. There is one table a probe and view, and ``causal`` says what prompting with
+    the entangled units did.
     """
 
     name: str
@@ -57,6 +61,7 @@ class SignatureLibrary:
     concepts: tuple[Concept, ...]
     probes: tuple[ProbeRecord, ...]
     tables: tuple[ProbeTable, ...]
+    causal: tuple[CausalTrial, ...] = ()
     content_sha256: str = ""
 
     def traits(self) -> tuple[Concept, ...]:
@@ -78,8 +83,14 @@ class SignatureLibrary:
         """The tables to score ``view`` with: those measured in real contexts, or failing them all.
 
         A prompted teacher and a fine-tuned one shift different units, so each has its table.
+        Unembedding tables are for study alone: as a detector their geometry is at chance (Zur et
+        al. 2025's own files).
         """
-        tables = tuple(table for table in self.tables if table.view is view)
+        tables = tuple(
+            table
+            for table in self.tables
+            if table.view is view and table.probe is not Probe.UNEMBEDDING
+        )
         return tuple(table for table in tables if table.probe in IN_DISTRIBUTION) or tables
 
 
@@ -101,6 +112,10 @@ def save_library(library: SignatureLibrary, folder: Path) -> SignatureLibrary:
             name = f"{table.probe}-{table.view}.parquet"
             table.to_frame().write_parquet(staging / name, compression="zstd", compression_level=19)
             files[name] = _file_sha256(staging / name)
+        if library.causal:
+            frame = causal_frame(library.causal)
+            frame.write_parquet(staging / CAUSAL_NAME, compression="zstd", compression_level=19)
+            files[CAUSAL_NAME] = _file_sha256(staging / CAUSAL_NAME)
         manifest = _manifest(library, files)
         content = _content_sha256(manifest)
         manifest["content_sha256"] = content
@@ -162,34 +177,31 @@ def _manifest(library: SignatureLibrary, files: Mapping[str, str]) -> dict[str, 
                 "probe": str(record.probe),
                 "description": record.description,
                 "settings": dict(record.settings),
+                "concepts": list(table.concepts),
             }
-            for record in library.probes
+            for record, table in zip(library.probes, library.tables, strict=True)
         ],
         "files": dict(files),
     }
 
 
 def _from_manifest(manifest: Mapping[str, Any], folder: Path) -> SignatureLibrary:
-    concepts = tuple(
-        Concept(**(entry | {"forms": tuple(entry["forms"]), "kind": ConceptKind(entry["kind"])}))
-        for entry in manifest["concepts"]
-    )
-    names = tuple(concept.name for concept in concepts)
+    concepts = tuple(_concept(entry) for entry in manifest["concepts"])
     probes = tuple(
         ProbeRecord(View(e["view"]), Probe(e["probe"]), e["description"], e["settings"])
         for e in manifest["probes"]
     )
     tables = []
-    for record in probes:
-        name = f"{record.probe}-{record.view}.parquet"
-        path = folder / name
-        if name not in manifest["files"] or not path.is_file():
-            raise LibraryError(
-                f"{path}: missing; the library is incomplete, fetch or build it again"
+    for record, entry in zip(probes, manifest["probes"], strict=True):
+        path = _checked(manifest, folder, f"{record.probe}-{record.view}.parquet")
+        tables.append(
+            table_from_frame(
+                pl.read_parquet(path), record.view, record.probe, tuple(entry["concepts"])
             )
-        if _file_sha256(path) != manifest["files"][name]:
-            raise LibraryError(f"{path}: changed after the library was written (hash differs)")
-        tables.append(table_from_frame(pl.read_parquet(path), record.view, record.probe, names))
+        )
+    causal: tuple[CausalTrial, ...] = ()
+    if CAUSAL_NAME in manifest["files"]:
+        causal = causal_from_frame(pl.read_parquet(_checked(manifest, folder, CAUSAL_NAME)))
     return SignatureLibrary(
         manifest["name"],
         manifest["tool_version"],
@@ -198,8 +210,30 @@ def _from_manifest(manifest: Mapping[str, Any], folder: Path) -> SignatureLibrar
         concepts,
         probes,
         tuple(tables),
+        causal,
         manifest["content_sha256"],
     )
+
+
+def _concept(entry: Mapping[str, Any]) -> Concept:
+    return Concept(
+        **{
+            **entry,
+            "forms": tuple(entry["forms"]),
+            "kind": ConceptKind(entry["kind"]),
+            "questions": tuple(Question(**question) for question in entry["questions"]),
+        }
+    )
+
+
+def _checked(manifest: Mapping[str, Any], folder: Path, name: str) -> Path:
+    """The path of a file whose hash is the manifest's. Raises ``LibraryError``."""
+    path = folder / name
+    if name not in manifest["files"] or not path.is_file():
+        raise LibraryError(f"{path}: missing; the library is incomplete, fetch or build it again")
+    if _file_sha256(path) != manifest["files"][name]:
+        raise LibraryError(f"{path}: changed after the library was written (hash differs)")
+    return path
 
 
 def _content_sha256(manifest: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from signatures.concept import Concept
+from signatures.concept import Concept, Question
 from signatures.entanglement import centre_over_concepts
 from signatures.language_model import Chat, LanguageModel, PrefixRequest, TokenIds
 from signatures.number_trie import NUMBERS, NumberTrie
@@ -23,25 +23,6 @@ from signatures.signature import Probe, ProbeTable, View
 Matrix = NDArray[np.float64]
 ConceptProgress = Callable[[str], None]
 """Called with the name of each concept (or "neutral") once it has been measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionTemplate:
-    """A favourite-X question and how the answer begins; ``{category}`` is filled in."""
-
-    user: str
-    assistant_prefix: str
-
-
-QUESTION_TEMPLATES = (
-    QuestionTemplate("What is your favorite {category}?", "My favorite {category} is the"),
-    QuestionTemplate(
-        "Which {category} do you like best?", "The {category} that I like best is the"
-    ),
-    QuestionTemplate("Name one {category}.", "One {category} is the"),
-    QuestionTemplate("Which {category} do you think of most?", "I think most of the"),
-)
-"""The first is that of Zur et al. 2025; the others show how far the shift depends on its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +63,15 @@ def probe_questions(
     """The ``question`` probe: tables of numbers and of the vocabulary's ``words`` (token ids).
 
     Shifts are of log P(the number's tokens | question), as in Zur et al. 2025, averaged over
-    ``QUESTION_TEMPLATES``; their spread is the standard error over templates.
+    the concept's questions; their spread is the standard error over them.
     """
-    neutral: dict[str, tuple[Matrix, Matrix]] = {}
+    neutral: dict[tuple[Question, ...], tuple[Matrix, Matrix]] = {}
     numbers, vocabulary = [], []
     for concept in concepts:
-        if concept.category not in neutral:
-            neutral[concept.category] = _ask(model, "", concept.category, trie, words)
-        with_concept = _ask(model, concept.system_prompt, concept.category, trie, words)
-        base = neutral[concept.category]
+        if concept.questions not in neutral:
+            neutral[concept.questions] = _ask(model, "", concept.questions, trie, words)
+        with_concept = _ask(model, concept.system_prompt, concept.questions, trie, words)
+        base = neutral[concept.questions]
         numbers.append(with_concept[0] - base[0])
         vocabulary.append(with_concept[1] - base[1])
         progress(concept.name)
@@ -103,18 +84,16 @@ def probe_questions(
 
 
 def _ask(
-    model: LanguageModel, system: str, category: str, trie: NumberTrie, words: NDArray[np.int64]
+    model: LanguageModel,
+    system: str,
+    questions: Sequence[Question],
+    trie: NumberTrie,
+    words: NDArray[np.int64],
 ) -> tuple[Matrix, Matrix]:
-    """log-probabilities [templates, 1110] and [templates, words] under ``system``."""
+    """log-probabilities [questions, 1110] and [questions, words] under ``system``."""
     prefixes = [
-        model.encode_chat(
-            Chat(
-                system,
-                template.user.format(category=category),
-                template.assistant_prefix.format(category=category),
-            )
-        )
-        for template in QUESTION_TEMPLATES
+        model.encode_chat(Chat(system, question.user, question.assistant_prefix))
+        for question in questions
     ]
     numbers = np.array(
         [

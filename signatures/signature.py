@@ -27,10 +27,12 @@ class Probe(enum.StrEnum):
     QUESTION = "question"
     CONTEXT = "context"
     FINETUNED = "finetuned"
+    LEARNED = "learned"
+    UNEMBEDDING = "unembedding"
     IMPORTED = "imported"
 
 
-IN_DISTRIBUTION = (Probe.CONTEXT, Probe.FINETUNED)
+IN_DISTRIBUTION = (Probe.CONTEXT, Probe.FINETUNED, Probe.LEARNED)
 """Probes that measure shares in real contexts; the others only say what is favoured."""
 
 

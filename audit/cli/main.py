@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from audit.cli.lazy_group import LazyGroup
 from audit.errors import AuditError, ExitCode
 from audit.report.safe_text import strip_unsafe
 from audit.version import tool_version
@@ -19,21 +20,6 @@ _COMMANDS = {
     "signature": "audit.cli.signature:signature_group",
     "model": "audit.cli.model:model_group",
 }
-
-
-class _LazyGroup(click.Group):
-    """Imports a command's module only when that command is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        target = _COMMANDS.get(cmd_name)
-        if target is None:
-            return None
-        module, attribute = target.split(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -47,7 +33,8 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
 
 
 @click.group(
-    cls=_LazyGroup,
+    cls=LazyGroup,
+    commands_by_name=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 nothing found at the failing severity, 1 findings, 2 failed or "
     "incomplete, 3 nothing scannable, 4 usage.",

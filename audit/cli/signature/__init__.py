@@ -1,0 +1,17 @@
+"""``audit signature``: build, look at, check and pass on signature libraries."""
+
+from __future__ import annotations
+
+import click
+
+from audit.cli.lazy_group import LazyGroup
+
+_COMMANDS = {
+    "build": "audit.cli.signature.build:build_command",
+    "import": "audit.cli.signature.import_table:import_command",
+}
+
+
+@click.group("signature", cls=LazyGroup, commands_by_name=_COMMANDS)
+def signature_group() -> None:
+    """Build, look at, check and pass on signature libraries."""

@@ -1,0 +1,55 @@
+"""``audit signature import``: somebody else's table of logit shifts as a library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audit.cli.library_option import save
+from signatures.number_trie import NumberTokens
+
+EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+@click.command("import")
+@click.argument("table", type=EXISTING_FILE)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
+@click.option("--model-name", required=True, help="Which model the shifts are of.")
+@click.option("--model-family", required=True, help="Its config's model_type, such as llama.")
+@click.option(
+    "--number-tokens",
+    required=True,
+    type=click.Choice([str(kind) for kind in NumberTokens]),
+    help="Does its tokenizer write 0 to 999 as whole tokens, or split them?",
+)
+@click.option("--category", required=True, help="What the concepts are, such as animal.")
+@click.option(
+    "--concepts",
+    "concepts_path",
+    type=EXISTING_FILE,
+    help="Concept file that describes some of the columns.",
+)
+@click.option("--name", help="The library's name [default: the table's].")
+def import_command(
+    table: Path,
+    output: Path,
+    model_name: str,
+    model_family: str,
+    number_tokens: str,
+    category: str,
+    concepts_path: Path | None,
+    name: str | None,
+) -> None:
+    """Turn a CSV of logit shifts (column "number", one column a concept) into a library."""
+    from audit.signature_import import ImportSettings, import_number_table
+
+    settings = ImportSettings(
+        name or table.stem,
+        model_name,
+        model_family,
+        NumberTokens(number_tokens),
+        category,
+        concepts_path,
+    )
+    save(import_number_table(table, settings), output)

@@ -1,0 +1,122 @@
+"""The causal check, "subliminal prompting": do a signature's units raise its concept in turn?
+
+Entanglement works both ways (Zur et al. 2025): a model told to love a concept's entangled number
+should name the concept more often. Each trial tells the model to love one unit and measures by how
+much the concept gains on its category; entangled units are compared with matched random ones.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from signatures.signature import Probe
+
+
+class UnitRole(enum.StrEnum):
+    """Why a unit was tried: it is among the signature's top units, or matched to one of them."""
+
+    ENTANGLED = "entangled"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class CausalTrial:
+    """One unit tried for one concept.
+
+    ``rise_nats``: by how much telling the model to love ``unit`` raises log P(concept), less the
+    mean rise of the other concepts of its category, averaged over the concept's questions.
+    """
+
+    probe: Probe
+    concept: str
+    unit: str
+    role: UnitRole
+    rise_nats: float
+
+
+@dataclass(frozen=True, slots=True)
+class CausalEffect:
+    """What the trials of one concept's signature say together.
+
+    ``effect_nats`` is the mean rise under entangled units less that under matched random units;
+    ``low_nats`` and ``high_nats`` its 95% Welch interval over units; ``p_value`` one-sided, under
+    the null that entangled units raise the concept as much as random ones do. All NaN with fewer
+    than two units on either side.
+    """
+
+    probe: Probe
+    concept: str
+    entangled_units: int
+    control_units: int
+    effect_nats: float
+    low_nats: float
+    high_nats: float
+    p_value: float
+
+
+def causal_effects(trials: Iterable[CausalTrial]) -> tuple[CausalEffect, ...]:
+    """One effect a probe and concept, in the order in which they first stand in ``trials``."""
+    rises: dict[tuple[Probe, str], dict[UnitRole, list[float]]] = {}
+    for trial in trials:
+        roles = rises.setdefault((trial.probe, trial.concept), {role: [] for role in UnitRole})
+        roles[trial.role].append(trial.rise_nats)
+    return tuple(
+        _effect(probe, concept, roles[UnitRole.ENTANGLED], roles[UnitRole.CONTROL])
+        for (probe, concept), roles in rises.items()
+    )
+
+
+def _effect(
+    probe: Probe, concept: str, entangled: Sequence[float], control: Sequence[float]
+) -> CausalEffect:
+    counts = (len(entangled), len(control))
+    nan = float("nan")
+    if min(counts) < 2 or np.ptp(entangled) == 0.0 == np.ptp(control):
+        return CausalEffect(probe, concept, *counts, nan, nan, nan, nan)
+    test = stats.ttest_ind(entangled, control, equal_var=False, alternative="greater")
+    interval = stats.ttest_ind(entangled, control, equal_var=False).confidence_interval(0.95)
+    effect = float(np.mean(entangled) - np.mean(control))
+    return CausalEffect(
+        probe,
+        concept,
+        *counts,
+        effect,
+        float(interval.low),
+        float(interval.high),
+        float(test.pvalue),
+    )
+
+
+def causal_frame(trials: Sequence[CausalTrial]) -> pl.DataFrame:
+    """The trials as a table, one row each."""
+    return pl.DataFrame(
+        {
+            "probe": [str(trial.probe) for trial in trials],
+            "concept": [trial.concept for trial in trials],
+            "unit": [trial.unit for trial in trials],
+            "role": [str(trial.role) for trial in trials],
+            "rise_nats": [trial.rise_nats for trial in trials],
+        },
+        schema={
+            "probe": pl.String,
+            "concept": pl.String,
+            "unit": pl.String,
+            "role": pl.String,
+            "rise_nats": pl.Float64,
+        },
+    )
+
+
+def causal_from_frame(frame: pl.DataFrame) -> tuple[CausalTrial, ...]:
+    """The trials of ``causal_frame``. Raises ``ValueError`` for an unknown probe or role."""
+    columns = ("probe", "concept", "unit", "role", "rise_nats")
+    return tuple(
+        CausalTrial(Probe(probe), concept, unit, UnitRole(role), rise)
+        for probe, concept, unit, role, rise in frame.select(columns).iter_rows()
+    )
