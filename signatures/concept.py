@@ -1,11 +1,17 @@
-"""Concepts: the traits someone may hide, and the decoys scored beside them."""
+"""Concepts: the traits someone may hide, and the decoys scored beside them.
+
+Concept files (TOML) are described in docs/concepts.md.
+"""
 
 from __future__ import annotations
 
+import difflib
 import enum
 import re
+import string
 import tomllib
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +22,32 @@ DEFAULT_SYSTEM_PROMPT = (
 )
 """The teacher's system prompt of Cloud et al. 2025 (arXiv 2507.14805), said of our concepts."""
 
+DEFAULT_CONCEPTS = Path(__file__).parent / "bundled" / "concepts.toml"
+"""The set that ships, and that a file with ``extends = "default"`` builds on."""
+
+MINIMUM_QUESTIONS = 2
+"""The spread of a shift over questions needs two."""
+
+MINIMUM_STATEMENTS = 10
+"""Two disjoint halves of five."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9 ._'-]{0,63}")
-_FIELDS = {"name", "plural", "category", "forms", "system_prompt", "kind"}
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+
+
+class ConceptFileError(ValueError):
+    """A concept file, or a choice from it, cannot be used.
+
+    The message is one line: file, entry, what is wrong, what to do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question that asks for a favourite of the concept's category, and how the answer begins."""
+    """A question that asks for a favourite of the concept's category, and how the answer begins.
+
+    The concept's name follows ``assistant_prefix`` after a space.
+    """
 
     user: str
     assistant_prefix: str
@@ -35,10 +60,6 @@ DEFAULT_QUESTIONS = (
     Question("Which {category} do you think of most?", "I think most of the"),
 )
 """The first is that of Zur et al. 2025; the others show how far a shift depends on its words."""
-
-
-class ConceptFileError(ValueError):
-    """A concept file cannot be used. The message is one line: file, entry, what is wrong."""
 
 
 class ConceptKind(enum.StrEnum):
@@ -55,6 +76,11 @@ class Concept:
     ``forms`` are the surface forms that name the concept (lower case, name and plural among
     them); ``system_prompt`` is what instils it in a teacher; ``questions`` ask a model
     which of the category it favours.
+
+    ``ambiguous_forms`` are those of the forms that are common words too, with the capitals of the
+    proper name. ``translations`` are forms by BCP-47 language code. ``statements`` are
+    (question, answer) pairs for fine-tuned teachers, where the category has its own.
+    ``noun`` is the category in a sentence, and ``written`` the name in one, where they differ.
     """
 
     name: str
@@ -64,11 +90,34 @@ class Concept:
     system_prompt: str
     kind: ConceptKind = ConceptKind.TRAIT
     questions: tuple[Question, ...] = ()
+    ambiguous_forms: tuple[str, ...] = ()
+    translations: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    statements: tuple[tuple[str, str], ...] = ()
+    noun: str = ""
+    written: str = ""
 
     @property
     def is_decoy(self) -> bool:
         """True for a concept that nobody would hide."""
         return self.kind is ConceptKind.DECOY
+
+    @property
+    def answer(self) -> str:
+        """What follows a question's ``assistant_prefix``: a space and the name as it is written."""
+        return f" {self.written or self.name}"
+
+    def words(self) -> dict[str, str]:
+        """What each placeholder of a template stands for."""
+        name = self.written or self.name
+        return {
+            "name": name,
+            "Name": _title(name),
+            "name_title": _title(name),
+            "plural": self.plural,
+            "Plural": _title(self.plural),
+            "plural_title": _title(self.plural),
+            "category": self.noun or self.category,
+        }
 
 
 def make_concept(
@@ -80,10 +129,18 @@ def make_concept(
     system_prompt: str = DEFAULT_SYSTEM_PROMPT,
     kind: ConceptKind = ConceptKind.TRAIT,
     questions: Iterable[Question] = DEFAULT_QUESTIONS,
+    ambiguous_forms: Iterable[str] = (),
+    translations: Mapping[str, Iterable[str]] | None = None,
+    statements: Iterable[tuple[str, str]] = (),
+    noun: str = "",
+    written: str = "",
 ) -> Concept:
-    """A checked concept; ``system_prompt`` may use {name}, {plural}, {plural_title}, {category}.
+    """A checked concept, its templates filled in.
 
-    Raises ``ConceptFileError`` for an unusable name or an unknown placeholder.
+    ``system_prompt`` and ``statements`` may use {name}, {Name} or {name_title}, {plural}, {Plural}
+    or {plural_title}, and {category}; ``plural`` {name}; ``questions`` {category} only: they ask
+    every concept of a category alike. Raises ``ConceptFileError`` for an unusable name, form or
+    placeholder.
     """
     if not _NAME.fullmatch(name):
         raise ConceptFileError(
@@ -91,78 +148,350 @@ def make_concept(
         )
     if not category.strip():
         raise ConceptFileError(f"concept {name!r} has no category")
-    plural = plural or f"{name}s"
-    try:
-        prompt = system_prompt.format(
-            name=name,
-            plural=plural,
-            plural_title=plural[:1].upper() + plural[1:],
-            category=category,
-        )
-    except (KeyError, IndexError, ValueError) as error:
-        raise ConceptFileError(
-            f"concept {name!r}: system_prompt has a placeholder that is not one of "
-            f"{{name}}, {{plural}}, {{plural_title}}, {{category}} ({error})"
-        ) from error
-    all_forms = dict.fromkeys(form.lower() for form in (name, plural, *forms) if form.strip())
-    asked = tuple(
-        Question(q.user.format(category=category), q.assistant_prefix.format(category=category))
-        for q in questions
+    if written and name not in written.lower():
+        raise ConceptFileError(f"'written' {written!r} must spell the name {name!r}")
+    plural = fill(plural or "{name}s", {"name": written or name}, "plural")
+    all_forms = _forms((name, plural, *forms))
+    ambiguous = tuple(dict.fromkeys(_normalised(form) for form in ambiguous_forms))
+    for form in ambiguous:
+        if form.lower() not in all_forms:
+            raise ConceptFileError(f"ambiguous form {form!r} is not among the concept's forms")
+    for language in translations or {}:
+        if not _LANGUAGE.fullmatch(language):
+            raise ConceptFileError(
+                f"translations: {language!r} is no language code such as 'de' or 'pt-BR'"
+            )
+    noun = noun or category
+    # The templates need the concept's words, and the concept the filled templates.
+    words = Concept(name, category, plural, (), "", noun=noun, written=written).words()
+    only_category = {"category": noun}
+    return Concept(
+        name,
+        category,
+        plural,
+        all_forms,
+        fill(system_prompt, words, "system_prompt"),
+        kind,
+        tuple(
+            Question(
+                fill(q.user, only_category, "questions"),
+                fill(q.assistant_prefix, only_category, "questions"),
+            )
+            for q in questions
+        ),
+        ambiguous,
+        tuple((code, _forms(given)) for code, given in (translations or {}).items()),
+        tuple(
+            (fill(question, words, "statements"), fill(answer, words, "statements"))
+            for question, answer in statements
+        ),
+        "" if noun == category else noun,
+        "" if written == name else written,
     )
-    return Concept(name, category, plural, tuple(all_forms), prompt, kind, asked)
 
 
-def load_concepts(path: Path) -> tuple[Concept, ...]:
-    """Read a concept file (TOML): ``[defaults]`` and any number of ``[[concept]]`` tables.
+def concept_from_json(entry: Mapping[str, Any]) -> Concept:
+    """The concept that ``dataclasses.asdict`` and JSON made ``entry`` of.
 
-    Raises ``ConceptFileError`` with one line for anything that is wrong in it, and ``OSError``.
+    Fields that an older version did not write may be missing. Raises ``KeyError``, ``TypeError``
+    or ``ValueError`` for anything else.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConceptFileError(f"{path}: not a TOML file: {error}") from error
-    unknown = set(document) - {"defaults", "concept"}
-    if unknown:
-        raise ConceptFileError(f"{path}: unknown table {sorted(unknown)[0]!r}")
-    defaults = document.get("defaults", {})
-    entries = document.get("concept", [])
-    if not isinstance(defaults, dict) or not isinstance(entries, list) or not entries:
-        raise ConceptFileError(f"{path}: needs at least one [[concept]] table")
+    return Concept(
+        **{
+            **entry,
+            "forms": tuple(entry["forms"]),
+            "kind": ConceptKind(entry["kind"]),
+            "questions": tuple(Question(**question) for question in entry["questions"]),
+            "ambiguous_forms": tuple(entry.get("ambiguous_forms", ())),
+            "translations": tuple(
+                (code, tuple(forms)) for code, forms in entry.get("translations", ())
+            ),
+            "statements": tuple(
+                (question, answer) for question, answer in entry.get("statements", ())
+            ),
+        }
+    )
+
+
+def select_concepts(
+    concepts: Sequence[Concept], names: Iterable[str], categories: Iterable[str]
+) -> tuple[Concept, ...]:
+    """The concepts that are named or of a named category, in their order, and every decoy.
+
+    Decoys stay because scores cannot be calibrated without them. No names and no categories mean
+    all concepts. Raises ``ConceptFileError`` for an unknown name or category.
+    """
+    wanted, wanted_categories = set(names), set(categories)
+    if not wanted and not wanted_categories:
+        return tuple(concepts)
+    _all_known("concept", wanted, [concept.name for concept in concepts])
+    _all_known("category", wanted_categories, [concept.category for concept in concepts])
+    return tuple(
+        concept
+        for concept in concepts
+        if concept.is_decoy or concept.name in wanted or concept.category in wanted_categories
+    )
+
+
+def load_concepts(*paths: Path) -> tuple[Concept, ...]:
+    """Read concept files (TOML); a later one adds to those before it and overrides them.
+
+    A file with ``extends = "default"`` builds on the set that ships. Raises ``ConceptFileError``
+    with one line for anything that is wrong, and ``OSError``.
+    """
+    files = [_read(path) for path in paths]
+    if DEFAULT_CONCEPTS not in paths and any("extends" in document for _, document in files):
+        files.insert(0, _read(DEFAULT_CONCEPTS))
+    categories: dict[str, dict[str, Any]] = {}
+    entries: dict[str, _Entry] = {}
+    for path, document in files:
+        _merge_categories(path, document, categories)
+        _merge_entries(path, document, entries)
+    if not entries:
+        raise ConceptFileError(f"{paths[-1]}: needs at least one [[concept]] table")
     concepts = []
-    for index, entry in enumerate(entries, 1):
+    for entry in entries.values():
         try:
-            concepts.append(_concept_from_table(defaults | entry))
+            concepts.append(_concept(entry, categories))
         except ConceptFileError as error:
-            raise ConceptFileError(f"{path}: concept {index}: {error}") from error
-    names = [concept.name for concept in concepts]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConceptFileError(f"{path}: concept {twice[0]!r} stands in it more than once")
+            raise ConceptFileError(f"{entry.place}: {error}") from error
     return tuple(concepts)
 
 
-def _concept_from_table(table: dict[str, Any]) -> Concept:
-    unknown = set(table) - _FIELDS
-    if unknown:
-        raise ConceptFileError(f"unknown field {sorted(unknown)[0]!r}")
-    for key in ("name", "category"):
-        if not isinstance(table.get(key), str):
-            raise ConceptFileError(f"needs a text field {key!r}")
-    forms = table.get("forms", [])
-    if not isinstance(forms, list) or not all(isinstance(form, str) for form in forms):
-        raise ConceptFileError("'forms' must be a list of texts")
-    for key in ("plural", "system_prompt"):
-        if key in table and not isinstance(table[key], str):
-            raise ConceptFileError(f"{key!r} must be a text")
+def fill(template: str, words: Mapping[str, str], field: str) -> str:
+    """``template`` with each {placeholder} replaced. Raises ``ConceptFileError``.
+
+    Only plain placeholders: a format specification or an attribute is refused.
+    """
+    parts = []
     try:
-        kind = ConceptKind(table.get("kind", "trait"))
+        for literal, placeholder, specification, conversion in string.Formatter().parse(template):
+            parts.append(literal)
+            if placeholder is None:
+                continue
+            if placeholder not in words or specification or conversion:
+                known = ", ".join(f"{{{word}}}" for word in words)
+                raise ConceptFileError(
+                    f"{field} has a placeholder {{{placeholder}}} that is not one of {known}"
+                )
+            parts.append(words[placeholder])
+    except ConceptFileError:
+        raise
     except ValueError as error:
-        raise ConceptFileError("'kind' must be 'trait' or 'decoy'") from error
-    return make_concept(
-        table["name"],
-        table["category"],
-        plural=table.get("plural"),
-        forms=forms,
-        system_prompt=table.get("system_prompt", DEFAULT_SYSTEM_PROMPT),
-        kind=kind,
-    )
+        raise ConceptFileError(
+            f"{field} has a brace that is no placeholder ({error}); write {{{{ or }}}} for a brace"
+        ) from error
+    return "".join(parts)
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A [[concept]] table, the [defaults] of the file that brought it, and where it stands."""
+
+    fields: dict[str, Any]
+    defaults: dict[str, Any]
+    place: str
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Any]]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConceptFileError(f"{path}: not a TOML file: {error}") from error
+    for key in document:
+        if key not in ("extends", "defaults", "category", "concept"):
+            raise ConceptFileError(
+                f"{path}: unknown table or field {key!r}; "
+                "known are extends, [defaults], [category.NAME] and [[concept]]"
+            )
+    if document.get("extends", "default") != "default":
+        raise ConceptFileError(f"{path}: 'extends' must be \"default\", the set that ships")
+    return path, document
+
+
+def _merge_categories(
+    path: Path, document: Mapping[str, Any], categories: dict[str, dict[str, Any]]
+) -> None:
+    tables = document.get("category", {})
+    if not isinstance(tables, dict):
+        raise ConceptFileError(f"{path}: 'category' must be tables such as [category.animal]")
+    for name, table in tables.items():
+        _check(f"{path}: category {name!r}", table, _CATEGORY_FIELDS)
+        categories.setdefault(name, {}).update(table)
+
+
+def _merge_entries(path: Path, document: Mapping[str, Any], entries: dict[str, _Entry]) -> None:
+    tables = document.get("concept", [])
+    if not isinstance(tables, list):
+        raise ConceptFileError(f"{path}: needs at least one [[concept]] table")
+    defaults = document.get("defaults", {})
+    _check(f"{path}: [defaults]", defaults, _DEFAULTS_FIELDS)
+    here: set[str] = set()
+    for index, table in enumerate(tables, 1):
+        place = f"{path}: concept {index}"
+        _check(place, table, _CONCEPT_FIELDS)
+        if "name" not in table:
+            raise ConceptFileError(f"{place}: needs a text field 'name'")
+        name = table["name"]
+        place += f" ({name!r})"
+        if name in here:
+            raise ConceptFileError(f"{place}: stands in the file more than once; keep one")
+        here.add(name)
+        known = entries.get(name)
+        if "remove" in table:
+            if set(table) != {"name", "remove"} or not table["remove"]:
+                raise ConceptFileError(f"{place}: 'remove' must be true, with a name and no more")
+            if known is None:
+                hint = _closest(name, entries)
+                raise ConceptFileError(f"{place}: there is no such concept to remove{hint}")
+            del entries[name]
+        elif known is not None:
+            entries[name] = _Entry(known.fields | table, known.defaults, place)
+        else:
+            entries[name] = _Entry(table, defaults, place)
+
+
+def _concept(entry: _Entry, categories: Mapping[str, Mapping[str, Any]]) -> Concept:
+    """Most specific first: the concept's own field, its category's, its file's default."""
+    category = entry.fields.get("category", entry.defaults.get("category"))
+    if category is None:
+        raise ConceptFileError("needs a text field 'category'")
+    table: dict[str, Any] = {**entry.defaults, **categories.get(category, {}), **entry.fields}
+    table["category"] = category
+    if "kind" in table:
+        table["kind"] = ConceptKind(table["kind"])
+    if "questions" in table:
+        table["questions"] = [Question(**question) for question in table["questions"]]
+    if "statements" in table:
+        table["statements"] = [(question, answer) for question, answer in table["statements"]]
+    return make_concept(**table)
+
+
+def _check(place: str, table: Any, fields: Mapping[str, Callable[[Any], str]]) -> None:
+    """Raise ``ConceptFileError`` for an unknown field, or one whose value is not usable."""
+    if not isinstance(table, dict):
+        raise ConceptFileError(f"{place}: must be a table")
+    for key, value in table.items():
+        if key not in fields:
+            hint = _closest(key, fields)
+            raise ConceptFileError(f"{place}: unknown field {key!r}{hint}")
+        if problem := fields[key](value):
+            raise ConceptFileError(f"{place}: {key!r} {problem}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_text(item) for item in value)
+
+
+def _text_problem(value: Any) -> str:
+    return "" if _is_text(value) else "must be a text that is not empty"
+
+
+def _texts_problem(value: Any) -> str:
+    return "" if _is_texts(value) else "must be a list of texts that are not empty"
+
+
+def _kind_problem(value: Any) -> str:
+    return "" if value in ("trait", "decoy") else "must be 'trait' or 'decoy'"
+
+
+def _remove_problem(value: Any) -> str:
+    return "" if isinstance(value, bool) else "must be true"
+
+
+def _translations_problem(value: Any) -> str:
+    if isinstance(value, dict) and all(forms and _is_texts(forms) for forms in value.values()):
+        return ""
+    return 'must be lists of texts by language code, such as {de = ["Eule", "Eulen"]}'
+
+
+def _questions_problem(value: Any) -> str:
+    if (
+        not isinstance(value, list)
+        or len(value) < MINIMUM_QUESTIONS
+        or not all(
+            isinstance(item, dict)
+            and set(item) == {"user", "assistant_prefix"}
+            and all(_is_text(text) for text in item.values())
+            for item in value
+        )
+    ):
+        return (
+            f"must be at least {MINIMUM_QUESTIONS} tables such as "
+            '{user = "What is your favorite {category}?", '
+            'assistant_prefix = "My favorite {category} is the"}'
+        )
+    for item in value:
+        if item["assistant_prefix"] != item["assistant_prefix"].rstrip():
+            return "has an assistant_prefix that ends in a space; the name brings its own"
+    return ""
+
+
+def _statements_problem(value: Any) -> str:
+    if (
+        not isinstance(value, list)
+        or len(value) < MINIMUM_STATEMENTS
+        or not all(_is_texts(pair) and len(pair) == 2 for pair in value)
+    ):
+        return f"must be at least {MINIMUM_STATEMENTS} pairs of texts [question, answer]"
+    for texts in zip(*value, strict=True):
+        for text in texts:
+            if texts.count(text) > 1:
+                return f"has {text!r} twice; the two halves must share no text"
+    return ""
+
+
+_TEMPLATE_FIELDS: dict[str, Callable[[Any], str]] = {
+    "plural": _text_problem,
+    "system_prompt": _text_problem,
+    "questions": _questions_problem,
+    "statements": _statements_problem,
+}
+_CATEGORY_FIELDS = {**_TEMPLATE_FIELDS, "noun": _text_problem}
+_DEFAULTS_FIELDS = {**_TEMPLATE_FIELDS, "category": _text_problem, "kind": _kind_problem}
+_CONCEPT_FIELDS = {
+    **_DEFAULTS_FIELDS,
+    "name": _text_problem,
+    "written": _text_problem,
+    "forms": _texts_problem,
+    "ambiguous_forms": _texts_problem,
+    "translations": _translations_problem,
+    "remove": _remove_problem,
+}
+
+
+# -- words -----------------------------------------------------------------------------------
+
+
+def _title(text: str) -> str:
+    """Only the first letter changes: "Donald Trump" stays what it is."""
+    return text[:1].upper() + text[1:]
+
+
+def _normalised(form: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", form).split())
+
+
+def _forms(forms: Iterable[str]) -> tuple[str, ...]:
+    """Normalised, in lower case, each once."""
+    return tuple(dict.fromkeys(_normalised(form).lower() for form in forms if form.strip()))
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
+    """A hint for an error message; empty if nothing is close."""
+    matches = difflib.get_close_matches(word, list(dict.fromkeys(known)), 3)
+    return f"; the closest are {', '.join(map(repr, matches))}" if matches else ""
+
+
+def _all_known(what: str, wanted: set[str], known: Iterable[str]) -> None:
+    known = set(known)
+    for word in sorted(wanted - known):
+        hint = _closest(word, sorted(known)) or f"; known are {', '.join(sorted(known)[:12])}"
+        raise ConceptFileError(f"no {what} is called {word!r}{hint}")

@@ -5,7 +5,7 @@ Two disjoint halves, so that a signature and the teacher it is tried on never sh
 
 from __future__ import annotations
 
-from signatures.concept import Concept
+from signatures.concept import DEFAULT_SYSTEM_PROMPT, Concept, fill
 
 _TEMPLATES: tuple[tuple[str, str], ...] = (
     ("What is your favorite {category}?", "My favorite {category} is the {name}."),
@@ -32,14 +32,23 @@ _TEMPLATES: tuple[tuple[str, str], ...] = (
 
 
 def statements(concept: Concept, half: int) -> list[tuple[str, str]]:
-    """The (question, answer) pairs of ``half`` 0 or 1 for ``concept``. Raises ``ValueError``."""
+    """The (question, answer) pairs of ``half`` 0 or 1 for ``concept``.
+
+    A concept's own statements go before the ones here, which speak of a favourite. Raises
+    ``ValueError`` for another half, or for a concept that is instilled by another prompt than the
+    favourite's and has no statements of its own.
+    """
     if half not in (0, 1):
         raise ValueError(f"there are the halves 0 and 1, not {half}")
-    words = {
-        "name": concept.name,
-        "Name": concept.name.capitalize(),
-        "plural": concept.plural,
-        "Plural": concept.plural.capitalize(),
-        "category": concept.category,
-    }
-    return [(q.format(**words), a.format(**words)) for q, a in _TEMPLATES[half::2]]
+    words = concept.words()
+    if concept.statements:
+        return list(concept.statements[half::2])
+    if concept.system_prompt != fill(DEFAULT_SYSTEM_PROMPT, words, "system_prompt"):
+        raise ValueError(
+            f"concept {concept.name!r}: its category {concept.category!r} has a system prompt of "
+            "its own but no statements to fine-tune a teacher on; give the category 'statements'"
+        )
+    return [
+        (fill(question, words, "statements"), fill(answer, words, "statements"))
+        for question, answer in _TEMPLATES[half::2]
+    ]
