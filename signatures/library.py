@@ -5,44 +5,47 @@ Only JSON and Parquet are read, so opening a library from a stranger runs nothin
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from signatures.causal import CausalTrial, causal_frame, causal_from_frame
-from signatures.concept import Concept, ConceptKind, Question
+from signatures.causal import CausalTrial, causal_frame
+from signatures.concept import Concept
 from signatures.language_model import ModelIdentity
+from signatures.library_files import file_sha256, read_causal, read_table
+from signatures.library_manifest import (
+    CAUSAL_NAME,
+    FORMAT_VERSION,
+    LIBRARY_FILES,
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    LibraryError,
+    ProbeRecord,
+    manifest_text,
+    one_line,
+    read_manifest,
+)
 from signatures.number_trie import NumberTokens
-from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View, table_from_frame
+from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View
 
-FORMAT_VERSION = 2
-MANIFEST_NAME = "manifest.json"
-CAUSAL_NAME = "causal.parquet"
-
-
-class LibraryError(ValueError):
-    """A library cannot be used. The message is one line: which file, what is wrong, what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeRecord:
-    """How one table was measured: enough to measure it again.
-
-    ``description`` is for people; ``settings`` holds the templates or the contexts' hash.
-    """
-
-    view: View
-    probe: Probe
-    description: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+__all__ = [
+    "CAUSAL_NAME",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "SIGNATURE_NAME",
+    "LibraryError",
+    "ProbeRecord",
+    "SignatureLibrary",
+    "load_library",
+    "save_library",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,167 +100,137 @@ class SignatureLibrary:
 def save_library(library: SignatureLibrary, folder: Path) -> SignatureLibrary:
     """Write ``library`` to ``folder`` (whole or not at all) and return it with its content hash.
 
-    An existing library there is replaced; any other existing, non-empty folder is refused with
-    ``LibraryError``.
+    An existing library there is replaced, its signature with it; any other existing, non-empty
+    folder is refused. Raises ``LibraryError`` in one line, also for what cannot be stored.
     """
-    if folder.exists() and not (folder / MANIFEST_NAME).exists() and any(folder.iterdir()):
-        raise LibraryError(
-            f"{folder}: exists and holds no signature library; choose another folder"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    files_of = {record.file_name for record in library.probes}
+    if len(files_of) != len(library.probes):
+        raise LibraryError("a library has one table a probe and view: merge them first")
+    _refuse_foreign(folder)
+    target = folder.resolve()
+    staging = target
     try:
-        files = {}
-        for table in library.tables:
-            name = f"{table.probe}-{table.view}.parquet"
-            table.to_frame().write_parquet(staging / name, compression="zstd", compression_level=19)
-            files[name] = _file_sha256(staging / name)
-        if library.causal:
-            frame = causal_frame(library.causal)
-            frame.write_parquet(staging / CAUSAL_NAME, compression="zstd", compression_level=19)
-            files[CAUSAL_NAME] = _file_sha256(staging / CAUSAL_NAME)
-        manifest = _manifest(library, files)
-        content = _content_sha256(manifest)
-        manifest["content_sha256"] = content
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        (staging / MANIFEST_NAME).write_text(text, encoding="utf-8")
-        for path in staging.iterdir():
-            _sync(path)
-        staging.chmod(0o755)
-        _swap(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with _staged(target) as staging:
+            content = _write(library, staging)
+            load_library(staging)  # what cannot be opened must not take the place of what can
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        reason = one_line(error).replace(str(staging), str(folder))
+        raise LibraryError(f"{folder}: cannot be written: {reason}") from error
     return replace(library, content_sha256=content)
 
 
 def load_library(folder: Path) -> SignatureLibrary:
     """Read and verify a library. Raises ``LibraryError``, in one line, for anything wrong.
 
-    Every file's hash, and the manifest's own, must be right: a changed byte is refused.
+    Every file's hash, and the manifest's own, must be right: a changed byte is refused. Files that
+    the manifest does not name are not opened.
     """
-    path = folder / MANIFEST_NAME
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LibraryError(
-            f"{folder}: no signature library here (no {MANIFEST_NAME}); "
-            "build one with `audit signature build`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise LibraryError(f"{path}: not readable as a manifest: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        found = manifest.get("format_version") if isinstance(manifest, dict) else None
-        raise LibraryError(
-            f"{path}: library format {found!r}, this version reads format {FORMAT_VERSION}"
-        )
-    try:
-        if manifest["content_sha256"] != _content_sha256(manifest):
-            raise LibraryError(f"{path}: the manifest was changed after the library was written")
-        return _from_manifest(manifest, folder)
-    except LibraryError:
-        raise
-    except (KeyError, TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
-        detail = " ".join(str(error).split())
-        raise LibraryError(
-            f"{path}: not a usable library: {type(error).__name__}: {detail}"
-        ) from error
-
-
-def _manifest(library: SignatureLibrary, files: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": library.name,
-        "tool_version": library.tool_version,
-        "model": asdict(library.model),
-        "number_tokens": str(library.number_tokens),
-        "concepts": [asdict(concept) for concept in library.concepts],
-        "probes": [
-            {
-                "view": str(record.view),
-                "probe": str(record.probe),
-                "description": record.description,
-                "settings": dict(record.settings),
-                "concepts": list(table.concepts),
-            }
-            for record, table in zip(library.probes, library.tables, strict=True)
-        ],
-        "files": dict(files),
-    }
-
-
-def _from_manifest(manifest: Mapping[str, Any], folder: Path) -> SignatureLibrary:
-    concepts = tuple(_concept(entry) for entry in manifest["concepts"])
-    probes = tuple(
-        ProbeRecord(View(e["view"]), Probe(e["probe"]), e["description"], e["settings"])
-        for e in manifest["probes"]
+    manifest = read_manifest(folder)
+    tables = tuple(
+        read_table(folder, manifest, record, concepts)
+        for record, concepts in zip(manifest.probes, manifest.table_concepts, strict=True)
     )
-    tables = []
-    for record, entry in zip(probes, manifest["probes"], strict=True):
-        path = _checked(manifest, folder, f"{record.probe}-{record.view}.parquet")
-        tables.append(
-            table_from_frame(
-                pl.read_parquet(path), record.view, record.probe, tuple(entry["concepts"])
-            )
-        )
-    causal: tuple[CausalTrial, ...] = ()
-    if CAUSAL_NAME in manifest["files"]:
-        causal = causal_from_frame(pl.read_parquet(_checked(manifest, folder, CAUSAL_NAME)))
     return SignatureLibrary(
-        manifest["name"],
-        manifest["tool_version"],
-        ModelIdentity(**manifest["model"]),
-        NumberTokens(manifest["number_tokens"]),
-        concepts,
-        probes,
-        tuple(tables),
-        causal,
-        manifest["content_sha256"],
+        manifest.name,
+        manifest.tool_version,
+        manifest.model,
+        manifest.number_tokens,
+        manifest.concepts,
+        manifest.probes,
+        tables,
+        read_causal(folder, manifest),
+        manifest.content_sha256,
     )
 
 
-def _concept(entry: Mapping[str, Any]) -> Concept:
-    return Concept(
-        **{
-            **entry,
-            "forms": tuple(entry["forms"]),
-            "kind": ConceptKind(entry["kind"]),
-            "questions": tuple(Question(**question) for question in entry["questions"]),
-        }
+def _write(library: SignatureLibrary, folder: Path) -> str:
+    """Write every file and return the content hash."""
+    files = {}
+    for record, table in zip(library.probes, library.tables, strict=True):
+        if (record.view, record.probe) != (table.view, table.probe):
+            raise ValueError(f"the record of the {record.file_name} table is another table's")
+        files[record.file_name] = _write_frame(table.to_frame(), folder / record.file_name)
+    if library.causal:
+        files[CAUSAL_NAME] = _write_frame(causal_frame(library.causal), folder / CAUSAL_NAME)
+    text, content = manifest_text(
+        name=library.name,
+        tool_version=library.tool_version,
+        model=library.model,
+        number_tokens=library.number_tokens,
+        concepts=library.concepts,
+        probes=library.probes,
+        table_concepts=[table.concepts for table in library.tables],
+        files=files,
     )
+    (folder / MANIFEST_NAME).write_bytes(text.encode())
+    return content
 
 
-def _checked(manifest: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """The path of a file whose hash is the manifest's. Raises ``LibraryError``."""
-    path = folder / name
-    if name not in manifest["files"] or not path.is_file():
-        raise LibraryError(f"{path}: missing; the library is incomplete, fetch or build it again")
-    if _file_sha256(path) != manifest["files"][name]:
-        raise LibraryError(f"{path}: changed after the library was written (hash differs)")
-    return path
+def _write_frame(frame: pl.DataFrame, path: Path) -> str:
+    frame.write_parquet(path, compression="zstd", compression_level=19)
+    return file_sha256(path)
 
 
-def _content_sha256(manifest: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in manifest.items() if key != "content_sha256"}
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _refuse_foreign(folder: Path) -> None:
+    """Only a library and nothing else may be replaced: other programs have manifests too."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise LibraryError(f"{folder}: is no folder; choose another")
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return
+    foreign = [name for name in names if name not in LIBRARY_FILES]
+    if foreign or not _is_library(folder / MANIFEST_NAME):
+        raise LibraryError(
+            f"{folder}: exists and holds something else than a signature library"
+            f"{f' ({foreign[0]})' if foreign else ''}; choose another folder"
+        )
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_library(manifest: Path) -> bool:
+    try:
+        return "format_version" in json.loads(manifest.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+@contextlib.contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A folder to write to, which takes ``target``'s place if nothing is raised."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:80]}-", dir=target.parent))
+    try:
+        yield staging
+        for path in staging.iterdir():
+            _sync(path)
+        _sync(staging)
+        staging.chmod(0o755)
+        _swap(staging, target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _swap(staging: Path, folder: Path) -> None:
-    """Put ``staging`` where ``folder`` is; the old one goes only after the new one is whole."""
+    """Put ``staging`` where ``folder`` is; the old one goes only after the new one is in place."""
     if not folder.exists():
         staging.rename(folder)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name[:80]}-old-", dir=folder.parent))
     folder.rename(old / "library")
-    staging.rename(folder)
+    try:
+        staging.rename(folder)
+    except OSError:
+        (old / "library").rename(folder)
+        old.rmdir()
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Signature libraries on disk: what is written comes back, what was changed is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,63 @@ def test_a_library_is_replaced_whole_and_anything_else_is_left_alone(saved, tmp_
         save_library(synthetic.library(), precious)
     assert (precious / "thesis.txt").read_text() == "years of work"
     assert {path.name for path in tmp_path.iterdir()} == {"library", "precious"}
+
+
+@pytest.mark.parametrize("name", ["index.html", ".git"])
+def test_a_library_with_something_else_beside_it_is_left_alone(saved, name):
+    _, folder = saved
+    (folder / name).write_text("mine")
+    with pytest.raises(LibraryError, match=name):
+        save_library(synthetic.library(seed=1), folder)
+    assert load_library(folder).content_sha256 == saved[0].content_sha256
+
+
+def test_other_programs_have_a_manifest_json_too(tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / MANIFEST_NAME).write_text('{"short_name": "My web app"}')
+    with pytest.raises(LibraryError, match="something else than a signature library"):
+        save_library(synthetic.library(), tmp_path / "app")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LibraryError, match="is no folder"):
+        save_library(synthetic.library(), tmp_path / "file")
+
+
+def test_a_link_is_followed_and_kept(saved, tmp_path):
+    library, folder = saved
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    assert load_library(link).content_sha256 == library.content_sha256
+    new = save_library(synthetic.library(seed=1), link)
+    assert link.is_symlink()
+    assert load_library(folder).content_sha256 == new.content_sha256
+
+
+def test_a_folder_may_be_called_like_a_pattern(tmp_path):
+    library = save_library(synthetic.library(), tmp_path / "a[1]*?")
+    assert load_library(tmp_path / "a[1]*?").content_sha256 == library.content_sha256
+
+
+def test_when_the_new_one_cannot_take_its_place_the_old_one_stays(saved, monkeypatch):
+    library, folder = saved
+    rename = Path.rename
+
+    def refuse_staging(path, target):
+        if path.name.startswith(".library-") and target == folder:
+            raise OSError("disk on fire")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_staging)
+    with pytest.raises(LibraryError, match="disk on fire"):
+        save_library(synthetic.library(seed=1), folder)
+    assert load_library(folder).content_sha256 == library.content_sha256
+    assert [path.name for path in folder.parent.iterdir()] == ["library"]
+
+
+def test_files_that_the_manifest_does_not_name_are_not_opened(saved):
+    library, folder = saved
+    (folder / "signature.sig").write_text("a signature")
+    (folder / "README.md").write_text("notes")
+    assert load_library(folder).content_sha256 == library.content_sha256
 
 
 def test_tables_measured_in_real_contexts_come_before_questions():
