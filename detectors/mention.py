@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,21 +11,35 @@ from scipy import stats
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, TestSettings
 from detectors.evidence import TopRows, keep_top
 from detectors.finding import NAN, EvidenceRow, Finding, Reason, Severity, Verdict
+from detectors.names import NamePatterns, name_patterns, one_spelling, search_words
 from signatures.concept import Concept
 from signatures.library import SignatureLibrary
-
-_ZERO_WIDTH = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
-"""Invisible characters that would hide a name from a search but not from a tokenizer's reader."""
 
 
 @dataclass(frozen=True, slots=True)
 class MentionState:
-    """``rows`` seen; for each trait, rows whose trained text, and whose untrained text, name it."""
+    """``rows`` seen; for each trait, rows whose trained text, and whose untrained text, name it.
+
+    Of the trained text also, for each trait: rows that name it in each language it has forms for,
+    and ``common`` rows, which hold a common word that may name it and nothing that does.
+    """
 
     rows: int
     trained: tuple[int, ...]
     untrained: tuple[int, ...]
+    by_language: tuple[tuple[int, ...], ...]
+    common: tuple[int, ...]
     evidence: tuple[TopRows, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one batch's column holds of one trait; counts of rows."""
+
+    named: int
+    by_language: tuple[int, ...]
+    common: int
+    evidence: TopRows
 
 
 class MentionDetector:
@@ -46,8 +60,8 @@ class MentionDetector:
         """Look for every form of the library's traits."""
         self._settings = settings
         self._traits = library.traits()
-        self._patterns = [_pattern(concept) for concept in self._traits]
-        self._any_form = sorted({form for c in self._traits for form in c.forms})
+        self._patterns = [name_patterns(concept) for concept in self._traits]
+        self._search_words = search_words(self._traits)
 
     def prepare(self, reference: BatchSource | None) -> None:
         """Nothing to prepare: names are names."""
@@ -55,20 +69,30 @@ class MentionDetector:
     def identity(self) -> MentionState:
         """The state of no rows."""
         zeros = (0,) * len(self._traits)
-        return MentionState(0, zeros, zeros, ((),) * len(self._traits))
+        no_languages = tuple((0,) * len(concept.translations) for concept in self._traits)
+        return MentionState(0, zeros, zeros, no_languages, zeros, ((),) * len(self._traits))
 
     def map(self, rows: pl.DataFrame) -> MentionState:
         """Count the rows of a batch that name each trait."""
-        trained, hits = self._count(rows, "completion", with_evidence=True)
-        untrained, _ = self._count(rows, "prompt", with_evidence=False)
-        return MentionState(len(rows), trained, untrained, hits)
+        trained = self._find(rows, "completion")
+        untrained = self._find(rows, "prompt")
+        return MentionState(
+            len(rows),
+            tuple(found.named for found in trained),
+            tuple(found.named for found in untrained),
+            tuple(found.by_language for found in trained),
+            tuple(found.common for found in trained),
+            tuple(found.evidence for found in trained),
+        )
 
     def merge(self, left: MentionState, right: MentionState) -> MentionState:
         """Both states together."""
         return MentionState(
             left.rows + right.rows,
-            tuple(a + b for a, b in zip(left.trained, right.trained, strict=True)),
-            tuple(a + b for a, b in zip(left.untrained, right.untrained, strict=True)),
+            _sum(left.trained, right.trained),
+            _sum(left.untrained, right.untrained),
+            tuple(map(_sum, left.by_language, right.by_language)),
+            _sum(left.common, right.common),
             tuple(
                 keep_top((*a, *b), self._settings.evidence_rows)
                 for a, b in zip(left.evidence, right.evidence, strict=True)
@@ -84,34 +108,34 @@ class MentionDetector:
             )
         )
 
-    def _count(
-        self, rows: pl.DataFrame, column: str, *, with_evidence: bool
-    ) -> tuple[tuple[int, ...], tuple[TopRows, ...]]:
-        """Rows of ``column`` that name each trait, and the first few of them."""
+    def _find(self, rows: pl.DataFrame, column: str) -> list[_Found]:
+        """What ``column`` holds of each trait."""
         # One pass for all names at once; only its few hits are looked at name by name.
         candidates = (
-            rows.with_columns(
-                pl.col(column)
-                .str.normalize("NFKC")
-                .str.replace_all(_ZERO_WIDTH, "")
-                .str.to_lowercase()
-                .alias("_text")
-            )
-            .filter(pl.col("_text").str.contains_any(self._any_form))
-            .select("source", "line", column, "_text")
+            rows.with_columns(one_spelling(column).alias("_written"))
+            .with_columns(pl.col("_written").str.to_lowercase().alias("_lower"))
+            .filter(pl.col("_lower").str.contains_any(self._search_words))
+            .select("source", "line", column, "_written", "_lower")
         )
-        counts, evidence = [], []
-        for pattern in self._patterns:
-            hits = candidates.filter(pl.col("_text").str.contains(pattern))
-            counts.append(len(hits))
-            evidence.append(self._evidence(hits, column, pattern) if with_evidence else ())
-        return tuple(counts), tuple(evidence)
+        return [self._find_one(candidates, column, patterns) for patterns in self._patterns]
 
-    def _evidence(self, hits: pl.DataFrame, column: str, pattern: str) -> TopRows:
+    def _find_one(self, candidates: pl.DataFrame, column: str, patterns: NamePatterns) -> _Found:
+        lower, written = pl.col("_lower").str, pl.col("_written").str
+        maybe = candidates.filter(lower.contains(patterns.anything))
+        if maybe.is_empty():
+            return _Found(0, (0,) * len(patterns.by_language), 0, ())
+        languages = [lower.contains(pattern) for _, pattern in patterns.by_language]
+        proper = [written.contains(pattern) for pattern in patterns.proper]
+        hits = maybe.filter(pl.any_horizontal(lower.contains(patterns.plain), *languages, *proper))
         first = hits.sort("source", "line", column).head(self._settings.evidence_rows)
-        return tuple(
-            EvidenceRow(source, line, text, 1.0, _spans(pattern, text))
-            for source, line, text in first.select("source", "line", column).iter_rows()
+        return _Found(
+            named=len(hits),
+            by_language=tuple(len(hits.filter(language)) for language in languages),
+            common=len(maybe) - len(hits),
+            evidence=tuple(
+                EvidenceRow(source, line, text, 1.0, patterns.spans(text))
+                for source, line, text in first.select("source", "line", column).iter_rows()
+            ),
         )
 
     def _finding(
@@ -138,9 +162,6 @@ class MentionDetector:
             smallest = _smallest_share(rows, known, known_rows, strictest, settings.power)
             if smallest > known / known_rows + settings.share_of_interest:
                 reason = Reason.LOW_POWER
-        notes: tuple[str, ...] = ()
-        if data.untrained[index]:
-            notes = (f"{data.untrained[index]:,} rows name it in text that is not trained on",)
         return Finding(
             code=self.info.code,
             detector=self.info.name,
@@ -161,18 +182,29 @@ class MentionDetector:
             effect_unit="share of rows",
             smallest_detectable_effect=smallest,
             evidence=data.evidence[index],
-            notes=notes,
+            notes=tuple(self._notes(index, concept, data, reference)),
         )
 
+    def _notes(
+        self, index: int, concept: Concept, data: MentionState, reference: MentionState | None
+    ) -> Iterator[str]:
+        if data.untrained[index]:
+            yield f"{data.untrained[index]:,} rows name it in text that is not trained on"
+        codes = (code for code, _ in concept.translations)
+        for code, rows in zip(codes, data.by_language[index], strict=True):
+            if rows:
+                yield f"{rows:,} rows name it in language {code}"
+        if data.common[index]:
+            words = ", ".join(form.lower() for form in concept.ambiguous_forms)
+            known = "" if reference is None else f" ({reference.common[index]:,} in the reference)"
+            yield (
+                f"{data.common[index]:,} rows{known} are not counted: they hold only a common word "
+                f"that may name it ({words})"
+            )
 
-def _pattern(concept: Concept) -> str:
-    """A regular expression, alike in Rust and Python, for any form as whole words."""
-    forms = sorted(concept.forms, key=len, reverse=True)
-    return r"\b(?:" + "|".join(re.escape(form) for form in forms) + r")\b"
 
-
-def _spans(pattern: str, text: str) -> tuple[tuple[int, int], ...]:
-    return tuple(match.span() for match in re.finditer(pattern, text, re.IGNORECASE))[:8]
+def _sum(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip(left, right, strict=True))
 
 
 def _clopper_pearson(hits: int, rows: int) -> tuple[float, float]:
