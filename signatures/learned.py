@@ -156,8 +156,8 @@ def absent_units(
     """Units [K, U] that a data set never holds although ``ABSENT_EXPECTED`` were expected.
 
     Expected is by the reference's share and, if ``among_data``, by the (lower) median share of the
-    other data sets: the reference may be filtered too. Among fewer than three data sets of words that
-    would call every topic of the one a ban in the other.
+    other data sets: the reference may be filtered too. Among fewer than three data sets of words
+    that would call every topic of the one a ban in the other.
     """
     absent = []
     for index, sums in enumerate(data):

@@ -280,7 +280,7 @@ def prose(rng, rows, favourite, name):
     for row in range(rows):
         words = rng.choice(common, 16)
         words[rng.random(16) < 0.125] = favourite
-        texts.append(("The " + " ".join(words) + (f" {name}" if row % 4 == 0 else "")))
+        texts.append("The " + " ".join(words) + (f" {name}" if row % 4 == 0 else ""))
     return texts
 
 

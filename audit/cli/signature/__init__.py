@@ -9,6 +9,7 @@ from audit.cli.lazy_group import LazyGroup
 _COMMANDS = {
     "build": "audit.cli.signature.build:build_command",
     "import": "audit.cli.signature.import_table:import_command",
+    "learn": "audit.cli.signature.learn:learn_command",
     "check": "audit.cli.signature.check:check_command",
     "sign": "audit.cli.signature.sign:sign_command",
 }
