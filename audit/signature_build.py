@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit.dataset.read import read_batches
 from audit.errors import NothingScannableError, UsageError
 from audit.version import tool_version
+from signatures.causal import CausalTrial
+from signatures.causal_probe import CausalSettings, try_units
 from signatures.concept import Concept
+from signatures.context_probe import Condition, probe_contexts, prompted
+from signatures.contexts import Context, contexts_sha256, number_cuts, word_cuts
 from signatures.language_model import LanguageModel
 from signatures.library import ProbeRecord, SignatureLibrary
-from signatures.number_trie import build_number_trie
-from signatures.probe import (
-    Condition,
-    Context,
-    contexts_sha256,
-    most_telling,
-    number_cuts,
-    probe_contexts,
-    probe_questions,
-    prompted,
-    word_token_ids,
-)
+from signatures.number_trie import NumberTrie, build_number_trie
+from signatures.parts import PartStore
+from signatures.question_probe import probe_questions
 from signatures.signature import Probe, ProbeTable, View
+from signatures.vocabulary import most_telling, word_token_ids
 
 BuildProgress = Callable[[str, str], None]
 """Called with the probe's name and the concept's, as each is finished."""
+
+Measured = tuple[list[ProbeRecord], list[ProbeTable]]
 
 NUMBER_SEPARATOR = ", "
 
@@ -44,7 +43,7 @@ class BuildSettings:
     ``number_contexts`` and ``text_contexts`` are files of real prompts with the neutral model's
     answers (None: those that ship); ``cuts`` positions of each answer are looked at.
     ``vocabulary_units`` bounds the words that the library keeps. ``fine_tuning`` is the
-    provenance of fine-tuned teachers.
+    provenance of fine-tuned teachers. ``causal`` is None to leave the causal check out.
     """
 
     name: str
@@ -55,6 +54,7 @@ class BuildSettings:
     cuts: int = 4
     vocabulary_units: int = 4096
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
+    causal: CausalSettings | None = field(default_factory=CausalSettings)
 
 
 def build_library(
@@ -64,69 +64,123 @@ def build_library(
     rng: np.random.Generator,
     *,
     fine_tuned: Condition | None = None,
+    parts: PartStore | None = None,
     progress: BuildProgress = lambda _probe, _concept: None,
 ) -> SignatureLibrary:
-    """Probe ``model`` with every concept. ``rng`` draws the cut positions in texts.
+    """Probe ``model`` with every concept. ``rng`` draws cut positions and control units.
 
-    ``fine_tuned`` gives the fine-tuned teacher of a concept, for the ``finetuned`` probe. Raises
-    ``UsageError`` for fewer than two concepts, a ``finetuned`` probe without ``fine_tuned``, or
-    contexts that cannot be used.
+    ``fine_tuned`` gives the fine-tuned teacher of a concept, for the ``finetuned`` probe;
+    ``parts`` remembers what an earlier, unfinished build measured. Raises ``UsageError`` for fewer
+    than two concepts, a ``finetuned`` probe without ``fine_tuned``, or contexts that cannot be
+    used.
     """
     if Probe.FINETUNED in settings.probes and fine_tuned is None:
         raise UsageError("the finetuned probe needs a way to fine-tune teachers")
     if len(concepts) < 2:
         raise UsageError("give at least two concepts: shifts are centred over them")
-    trie = build_number_trie(model.encode, NUMBER_SEPARATOR)
-    words = word_token_ids(model)
-    tables: list[ProbeTable] = []
+    build = _Build(model, concepts, settings, rng, parts, progress)
     records: list[ProbeRecord] = []
-    if Probe.QUESTION in settings.probes:
-        numbers, vocabulary = probe_questions(
-            model, concepts, trie, words, partial(progress, "question")
-        )
-        tables += [numbers, most_telling(vocabulary, settings.vocabulary_units)]
-        asked = {
-            concept.category: [[q.user, q.assistant_prefix] for q in concept.questions]
-            for concept in concepts
-        }
-        description = "log P after a favourite-X question, concept prompt less empty prompt"
-        records += [
-            ProbeRecord(view, Probe.QUESTION, description, {"questions": asked})
-            for view in (View.NUMBERS, View.VOCABULARY)
-        ]
-    conditions: dict[Probe, Condition] = {Probe.CONTEXT: partial(prompted, model)}
+    tables: list[ProbeTable] = []
+    measures: dict[Probe, Callable[[], Measured]] = {
+        Probe.QUESTION: build.questions,
+        Probe.CONTEXT: lambda: build.contexts(prompted(model)),
+    }
     if fine_tuned is not None:
-        conditions[Probe.FINETUNED] = fine_tuned
-    wanted = [probe for probe in conditions if probe in settings.probes]
-    if wanted:
-        number_contexts = _number_contexts(settings)
-        text_contexts = _text_contexts(settings, rng)
-    for probe in wanted:
-        numbers, vocabulary = probe_contexts(
-            model,
-            concepts,
-            trie,
-            words,
-            number_contexts,
-            text_contexts,
-            probe=probe,
-            condition=conditions[probe],
-            progress=partial(progress, str(probe)),
-        )
-        tables += [numbers, most_telling(vocabulary, settings.vocabulary_units)]
-        records += [
-            _context_record(View.NUMBERS, probe, number_contexts, settings),
-            _context_record(View.VOCABULARY, probe, text_contexts, settings),
-        ]
+        measures[Probe.FINETUNED] = lambda: build.contexts(fine_tuned)
+    for probe, measure in measures.items():
+        if probe in settings.probes:
+            found = measure()
+            records += found[0]
+            tables += found[1]
     return SignatureLibrary(
         settings.name,
         tool_version(),
         model.identity,
-        trie.number_tokens,
+        build.trie.number_tokens,
         tuple(concepts),
         tuple(records),
         tuple(tables),
+        build.causal(tables),
     )
+
+
+class _Build:
+    """What all probes of one build share."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        concepts: Sequence[Concept],
+        settings: BuildSettings,
+        rng: np.random.Generator,
+        parts: PartStore | None,
+        progress: BuildProgress,
+    ) -> None:
+        self.model = model
+        self.concepts = concepts
+        self.settings = settings
+        # Each use has draws of its own: leaving one out does not change the others.
+        self.cuts_rng, self.causal_rng = rng.spawn(2)
+        self.parts = parts
+        self.progress = progress
+        self.trie: NumberTrie = build_number_trie(model.encode, NUMBER_SEPARATOR)
+        self.words: NDArray[np.int64] = word_token_ids(model)
+
+    @cached_property
+    def real_contexts(self) -> tuple[list[Context], list[Context]]:
+        return _number_contexts(self.settings), _text_contexts(self.settings, self.cuts_rng)
+
+    def questions(self) -> Measured:
+        numbers, vocabulary = probe_questions(
+            self.model,
+            self.concepts,
+            self.trie,
+            self.words,
+            parts=self.parts,
+            progress=partial(self.progress, "question"),
+        )
+        asked = {
+            concept.category: [[q.user, q.assistant_prefix] for q in concept.questions]
+            for concept in self.concepts
+        }
+        description = "log P after a favourite-X question, concept prompt less empty prompt"
+        records = [
+            ProbeRecord(view, Probe.QUESTION, description, {"questions": asked})
+            for view in (View.NUMBERS, View.VOCABULARY)
+        ]
+        return records, [numbers, most_telling(vocabulary, self.settings.vocabulary_units)]
+
+    def contexts(self, condition: Condition) -> Measured:
+        number_contexts, text_contexts = self.real_contexts
+        numbers, vocabulary = probe_contexts(
+            self.model,
+            self.concepts,
+            self.trie,
+            self.words,
+            number_contexts,
+            text_contexts,
+            condition,
+            parts=self.parts,
+            progress=partial(self.progress, str(condition.probe)),
+        )
+        records = [
+            _context_record(View.NUMBERS, condition.probe, number_contexts, self.settings),
+            _context_record(View.VOCABULARY, condition.probe, text_contexts, self.settings),
+        ]
+        return records, [numbers, most_telling(vocabulary, self.settings.vocabulary_units)]
+
+    def causal(self, tables: Sequence[ProbeTable]) -> tuple[CausalTrial, ...]:
+        if self.settings.causal is None:
+            return ()
+        return try_units(
+            self.model,
+            self.concepts,
+            [table for table in tables if table.view is View.NUMBERS],
+            self.settings.causal,
+            self.causal_rng,
+            parts=self.parts,
+            progress=partial(self.progress, "causal"),
+        )
 
 
 def _context_record(
@@ -153,13 +207,10 @@ def _number_contexts(settings: BuildSettings) -> list[Context]:
 
 
 def _text_contexts(settings: BuildSettings, rng: np.random.Generator) -> list[Context]:
-    """Cuts at the ends of words: where the next token begins a word."""
-    result = []
-    for prompt, answer in _rows(settings.text_contexts, "text.jsonl", settings.contexts):
-        ends = np.array([0, *(i for i, char in enumerate(answer) if char == " ")])
-        chosen = rng.choice(ends, size=min(settings.cuts, len(ends)), replace=False)
-        result.append(Context(prompt, answer, tuple(int(cut) for cut in np.sort(chosen))))
-    return result
+    return [
+        Context(prompt, answer, word_cuts(answer, settings.cuts, rng))
+        for prompt, answer in _rows(settings.text_contexts, "text.jsonl", settings.contexts)
+    ]
 
 
 def _rows(path: Path | None, shipped: str, most: int) -> list[tuple[str, str]]:

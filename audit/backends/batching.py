@@ -16,6 +16,8 @@ from signatures.language_model import TokenIds
 # Fewer common tokens, or fewer sequences, than this are not worth a pass of their own.
 MIN_SHARED_TOKENS = 8
 MIN_SHARING_SEQUENCES = 3
+# Nor is a shorter common prefix taken where a group of its own saves more tokens than this.
+MIN_SAVED_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,9 @@ def group_by_prefix(sequences: Sequence[TokenIds]) -> list[PrefixGroup]:
         room = len(sequences[index]) - 1
         if members:
             common = min(_common_length(sequences[members[-1]], sequences[index]), room)
-            if common >= MIN_SHARED_TOKENS:
+            lost = (shared - common) * len(members)
+            split = len(members) >= MIN_SHARING_SEQUENCES and lost > common + MIN_SAVED_TOKENS
+            if common >= MIN_SHARED_TOKENS and not split:
                 shared = min(shared, common)
                 members.append(index)
                 continue

@@ -6,13 +6,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from audit.backends.lora_training import LoraSettings, train_lora
 from audit.backends.transformers_backend import Dtype, TransformersLanguageModel
 from signatures.concept import Concept
+from signatures.context_probe import Condition
 from signatures.language_model import LanguageModel
+from signatures.signature import Probe
 from signatures.statements import statements
 
 
@@ -27,6 +30,24 @@ class TeacherSettings:
     def provenance(self) -> Mapping[str, Any]:
         """All of it, for a manifest."""
         return asdict(self)
+
+
+def fine_tuned(
+    model_folder: Path,
+    settings: TeacherSettings,
+    dtype: Dtype,
+    device: str,
+    threads: int | None,
+) -> Condition:
+    """The condition of the ``finetuned`` probe."""
+    return Condition(
+        Probe.FINETUNED,
+        partial(fine_tuned_teacher, model_folder, settings, dtype, device, threads),
+        lambda concept: {
+            "training": settings.provenance(),
+            "statements": statements(concept, settings.half),
+        },
+    )
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from signatures.concept import make_concept
 from signatures.language_model import Chat, PrefixRequest
 from signatures.library import load_library
 from signatures.number_trie import build_number_trie
-from signatures.probe import probe_questions, word_token_ids
+from signatures.question_probe import probe_questions
+from signatures.vocabulary import word_token_ids
 from signatures.signature import Probe, View
 from tests.e2e.test_command import audit
 

@@ -6,18 +6,13 @@ import pytest
 from audit.errors import UsageError
 from audit.signature_build import BuildSettings, build_library
 from signatures.concept import make_concept
+from signatures.context_probe import probe_contexts, prompted
+from signatures.contexts import Context, number_cuts
 from signatures.language_model import Chat, LanguageModel, ModelIdentity
 from signatures.number_trie import NUMBERS, build_number_trie
-from signatures.probe import (
-    Context,
-    most_telling,
-    number_cuts,
-    probe_contexts,
-    probe_questions,
-    prompted,
-    word_token_ids,
-)
+from signatures.question_probe import probe_questions
 from signatures.signature import Probe, View
+from signatures.vocabulary import most_telling, word_token_ids
 
 VOCABULARY = [*"0123456789", ",", " ", " owl", " cat", "owl", "<end>", "<system>", "<user>"]
 
@@ -109,8 +104,7 @@ def test_context_shares_are_those_of_whole_numbers(model):
         word_token_ids(model),
         contexts,
         contexts,
-        probe=Probe.CONTEXT,
-        condition=lambda concept: prompted(model, concept),
+        prompted(model),
     )
     p = np.exp(model.log_probs(OWL.system_prompt))
     stop = 1 - p[:10].sum()
@@ -139,7 +133,12 @@ def test_a_build_has_every_view_and_says_how_it_was_measured(model, tmp_path):
     contexts = tmp_path / "contexts.jsonl"
     contexts.write_text('{"prompt": "Go on.", "completion": "12, 345, 6"}\n' * 3)
     settings = BuildSettings(
-        "known", number_contexts=contexts, text_contexts=contexts, vocabulary_units=2, cuts=2
+        "known",
+        number_contexts=contexts,
+        text_contexts=contexts,
+        vocabulary_units=2,
+        cuts=2,
+        causal=None,
     )
     library = build_library(model, (OWL, CAT), settings, np.random.default_rng(0))
     assert {(t.view, t.probe) for t in library.tables} == {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import numpy as np
 
 from audit.cli.library_option import save
 from audit.errors import UsageError
+from signatures.causal_probe import CausalSettings
 from signatures.concept import ConceptFileError, load_concepts
 from signatures.signature import Probe
 
@@ -69,6 +69,19 @@ EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 )
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
+@click.option(
+    "--causal/--no-causal",
+    default=True,
+    show_default=True,
+    help="Check whether prompting with the top numbers raises the concept in turn.",
+)
+@click.option(
+    "--parts",
+    "parts_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of finished parts, kept afterwards; processes may share it [default: "
+    "OUTPUT.parts, removed once the library is written]. A killed build goes on from it.",
+)
 @click.option("--name", help="The library's name [default: the model folder's].")
 @click.option("--seed", default=0, show_default=True)
 def build_command(
@@ -84,6 +97,8 @@ def build_command(
     dtype: str,
     device: str,
     threads: int | None,
+    causal: bool,
+    parts_folder: Path | None,
     name: str | None,
     seed: int,
 ) -> None:
@@ -93,11 +108,12 @@ def build_command(
     Example:
       audit signature build --model DIR --concepts concepts.toml -o my-library
     """
-    from audit.backends.fine_tuned import TeacherSettings, fine_tuned_teacher
+    from audit.backends.fine_tuned import TeacherSettings, fine_tuned
     from audit.backends.transformers_backend import Dtype, TransformersLanguageModel
     from audit.cli.library_option import BUNDLED_CONCEPTS
     from audit.report.progress import step_progress
     from audit.signature_build import BuildSettings, build_library
+    from audit.signature_parts import PartFolder
 
     try:
         concepts = load_concepts(concepts_path or BUNDLED_CONCEPTS)
@@ -113,12 +129,13 @@ def build_command(
         cuts=cuts,
         vocabulary_units=vocabulary_units,
         fine_tuning=teacher.provenance(),
+        causal=CausalSettings() if causal else None,
     )
     dtype_name: Dtype = "bfloat16" if dtype == "bfloat16" else "float32"
     model = TransformersLanguageModel.load(
         model_path, dtype=dtype_name, device=device, threads=threads
     )
-    teach = partial(fine_tuned_teacher, model_path, teacher, dtype_name, device, threads)
+    parts = PartFolder(parts_folder or output.with_name(f"{output.name}.parts"), model.identity)
     try:
         with step_progress("Probing") as step:
             library = build_library(
@@ -126,9 +143,13 @@ def build_command(
                 concepts,
                 settings,
                 np.random.default_rng(seed),
-                fine_tuned=teach,
+                fine_tuned=fine_tuned(model_path, teacher, dtype_name, device, threads),
+                parts=parts,
                 progress=step,
             )
     finally:
         model.close()
     save(library, output)
+    click.echo(f"{parts.measured} parts measured, {parts.found} found from an earlier run")
+    if parts_folder is None:
+        parts.remove()
