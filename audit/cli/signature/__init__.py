@@ -9,8 +9,10 @@ from audit.cli.lazy_group import LazyGroup
 _COMMANDS = {
     "build": "audit.cli.signature.build:build_command",
     "import": "audit.cli.signature.import_table:import_command",
+    "show": "audit.cli.signature.show:show_command",
     "learn": "audit.cli.signature.learn:learn_command",
     "check": "audit.cli.signature.check:check_command",
+    "merge": "audit.cli.signature.merge:merge_command",
     "sign": "audit.cli.signature.sign:sign_command",
 }
 

@@ -1,0 +1,236 @@
+"""A signature library for people at a terminal: the library, or some of its concepts.
+
+Text from a library only ever becomes ``rich.text.Text`` after ``strip_unsafe``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from audit.report import signature_words as words
+from audit.report.safe_text import strip_unsafe
+from audit.report.summary import UNDEFINED, interval, number, plural, probability, signed
+from signatures.concept import ConceptKind
+from signatures.summary import (
+    CausalVerdict,
+    ConceptCausal,
+    ConceptTable,
+    LibrarySummary,
+    StrengthVerdict,
+    TableSummary,
+    UnitShift,
+    flat_settings,
+)
+
+_HUBS = 8
+_MOST, _LEAST = 8, 4
+_CAUSAL_ROWS = 40
+_BAR = 15
+_SETTING_CHARACTERS = 64
+
+_CAUSAL_STYLE = {
+    CausalVerdict.RAISES: "bold",
+    CausalVerdict.LOWERS: "magenta",
+    CausalVerdict.NO_EFFECT: "dim",
+    CausalVerdict.TOO_FEW: "dim",
+}
+
+
+def render_library(summary: LibrarySummary) -> RenderableType:
+    """The library as a whole: its tables, hubs, and how strong each concept is in each table."""
+    parts: list[RenderableType] = [_heading(summary.name)]
+    parts += [_pairs(words.provenance(summary)), _heading("Tables"), _tables(summary.tables)]
+    parts += [_note(_tables_note(summary.tables)), _heading("Hubs"), _hubs(summary.tables)]
+    parts += [_note(words.HUBS_MEAN), _heading("How the tables were measured")]
+    parts += [_pairs(_measured(table)) for table in summary.tables]
+    parts += [_heading("Signal to noise of each concept"), _strengths(summary)]
+    parts += [_note(words.STRENGTH_MEANS), *_causal(summary)]
+    return Group(*parts)
+
+
+def render_concept(summary: LibrarySummary, name: str) -> RenderableType:
+    """One concept: its units in every table, what it resembles, and the causal check.
+
+    Raises ``KeyError`` if the library does not hold it.
+    """
+    concept = summary.concept(name)
+    title = _safe(concept.name, "bold")
+    title.append_text(_safe(f"  {words.kind_words(concept)}", "dim"))
+    parts: list[RenderableType] = [_rule(title)]
+    facts = [("instilled by", concept.system_prompt), ("causal check", words.causal_words(concept))]
+    parts.append(_pairs([(label, text) for label, text in facts if text]))
+    for table in concept.tables:
+        parts += _concept_table(table)
+    if not concept.tables:
+        parts.append(_note("No table of this library holds it."))
+    parts.append(_note(words.UNITS_MEAN))
+    return Group(*parts)
+
+
+def _safe(text: str, style: str = "") -> Text:
+    return Text().append(strip_unsafe(text), style=style)
+
+
+def _rule(title: Text) -> RenderableType:
+    return Padding(Rule(title, align="left", style="dim", characters="─"), (1, 0, 0, 0))
+
+
+def _heading(title: str) -> RenderableType:
+    return _rule(_safe(title, "bold"))
+
+
+def _note(text: str) -> RenderableType:
+    return Padding(_safe(text, "dim"), (1, 0, 0, 2))
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1, overflow="fold")
+    for label, text in pairs:
+        grid.add_row(_safe(label), _safe(text))
+    return Padding(grid, (0, 0, 0, 2))
+
+
+def _grid(headings: Sequence[str], left: int = 1) -> Table:
+    """A table whose first ``left`` columns are words and whose others are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.header_style = "bold"
+    for index, heading in enumerate(headings):
+        justify = "left" if index < left else "right"
+        table.add_column(heading, justify=justify, no_wrap=index >= left, overflow="fold")  # type: ignore[arg-type]
+    return table
+
+
+# The library
+
+
+def _tables(tables: Sequence[TableSummary]) -> RenderableType:
+    headings = ("table", "concepts", "units", "shared", "own", "noise", "shared %", "above noise")
+    grid = _grid(headings)
+    for table in tables:
+        known = math.isfinite(table.noise_rms_nats)
+        grid.add_row(
+            words.table_name(table),
+            f"{table.concepts:,}",
+            f"{table.units:,}",
+            number(table.shared_rms_nats),
+            number(table.own_rms_nats),
+            number(table.noise_rms_nats),
+            words.percent(table.shared_fraction),
+            f"{table.above_noise:,}" if known else UNDEFINED,
+        )
+    return Padding(grid, (0, 0, 0, 2))
+
+
+def _tables_note(tables: Sequence[TableSummary]) -> str:
+    return words.TABLES_MEAN + (
+        "" if all(table.share_weighted for table in tables) else " " + words.UNWEIGHTED_MEANS
+    )
+
+
+def _hubs(tables: Sequence[TableSummary]) -> RenderableType:
+    return _pairs((words.table_name(table), words.hub_words(table, _HUBS)) for table in tables)
+
+
+def _measured(table: TableSummary) -> Iterable[tuple[str, str]]:
+    yield words.table_name(table), table.description
+    for name, value in flat_settings(table.settings):
+        yield f"  {name}", words.cut(value, _SETTING_CHARACTERS)
+
+
+def _strengths(summary: LibrarySummary) -> RenderableType:
+    grid = _grid(
+        ("concept", "kind", *(f"{table.view}\n{table.probe}" for table in summary.tables)), left=2
+    )
+    for concept in summary.concepts:
+        by_table = {(table.view, table.probe): table for table in concept.tables}
+        decoy = concept.kind is ConceptKind.DECOY
+        grid.add_row(
+            _safe(concept.name, "dim" if decoy else "bold"),
+            _safe(words.kind_words(concept), "dim"),
+            *(_ratio(by_table.get((table.view, table.probe))) for table in summary.tables),
+        )
+    return Padding(grid, (0, 0, 0, 2))
+
+
+def _ratio(table: ConceptTable | None) -> Text:
+    if table is None:
+        return Text("")
+    above = table.verdict is StrengthVerdict.ABOVE
+    text = f"{words.ratio(table.signal_to_noise)} {'●' if above else ' '}"
+    return Text(text, style="" if above else "dim")
+
+
+def _causal(summary: LibrarySummary) -> Iterable[RenderableType]:
+    yield _heading("Causal check")
+    tried = [(concept, causal) for concept in summary.concepts for causal in concept.causal]
+    if not tried:
+        yield _note("Not tried: this library holds no causal trials.")
+        return
+    tried.sort(key=lambda pair: _undefined_last(pair[1]))
+    grid = _grid(("concept", "table", "verdict", "effect, nats", "95% interval", "p"), left=3)
+    for concept, causal in tried[:_CAUSAL_ROWS]:
+        effect = causal.effect
+        grid.add_row(
+            _safe(concept.name, "bold"),
+            f"{effect.probe} probe",
+            Text(str(causal.verdict), style=_CAUSAL_STYLE[causal.verdict]),
+            signed(effect.effect_nats),
+            interval(effect.low_nats, effect.high_nats),
+            probability(effect.p_value),
+        )
+    yield Padding(grid, (0, 0, 0, 2))
+    if len(tried) > _CAUSAL_ROWS:
+        yield _note(f"… and {plural(len(tried) - _CAUSAL_ROWS, 'smaller effect')}")
+    yield _note(f"{words.causal_count(summary)} {words.CAUSAL_MEANS}")
+
+
+def _undefined_last(causal: ConceptCausal) -> float:
+    effect_nats = causal.effect.effect_nats
+    return math.inf if math.isnan(effect_nats) else -effect_nats
+
+
+# One concept
+
+
+def _concept_table(table: ConceptTable) -> Iterable[RenderableType]:
+    head = _safe(words.table_name(table), "bold")
+    head.append_text(_safe(f"  {words.strength_words(table)}", "dim"))
+    yield Padding(head, (1, 0, 0, 2))
+    chosen = [*table.top[:_MOST], *reversed(table.bottom[:_LEAST])]
+    largest = max((abs(shift.centred_nats) for shift in chosen), default=0.0)
+    grid = _grid(("unit", "", "centred", "shift", "spread", "share"), left=1)
+    grid.columns[1].justify = "left"
+    for shift in chosen:
+        unit = _safe(words.shown_unit(shift.unit), "bold")
+        if shift.is_hub:
+            unit.append(" ◆ hub", style="dim")
+        grid.add_row(
+            unit,
+            _bar(shift, largest),
+            signed(shift.centred_nats),
+            signed(shift.shift_nats),
+            number(shift.spread_nats),
+            words.percent(shift.neutral_share),
+        )
+    yield Padding(grid, (0, 0, 0, 4))
+    alike = ", ".join(f"{n.concept} {n.correlation:+.2f}" for n in table.nearest)
+    yield _pairs([("  most alike", alike or UNDEFINED)])
+
+
+def _bar(shift: UnitShift, largest: float) -> Text:
+    """``│█████``, or ``████│`` to the left of zero."""
+    half = _BAR // 2
+    length = round(abs(shift.centred_nats) / largest * half) if largest > 0 else 0
+    if shift.centred_nats < 0:
+        return Text(" " * (half - length) + "█" * length + "│", style="dim")
+    return Text(" " * half + "│" + "█" * length)
