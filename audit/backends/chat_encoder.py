@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from audit.backends.model_identity import text_sha256, tokenizer_sha256, weights_sha256
 from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import Chat, ModelIdentity, TokenIds
+
+Dtype = Literal["float32", "bfloat16"]
 
 _SYSTEM_SENTINEL = "subliminal-audit-system-sentinel"
 
@@ -16,13 +18,19 @@ _SYSTEM_SENTINEL = "subliminal-audit-system-sentinel"
 class ChatEncoder:
     """The tokenizer, chat template and fingerprints of a model folder; runs no model.
 
-    Both backends inherit the part of `LanguageModel` that is about text.
+    Both backends inherit the part of `LanguageModel` that is about text. ``longest`` is the
+    number of tokens that the model's positions reach to, where its configuration says so.
     """
 
     def __init__(  # noqa: D107
-        self, tokenizer: Any, identity: ModelIdentity, end_of_turn_ids: TokenIds
+        self,
+        tokenizer: Any,
+        identity: ModelIdentity,
+        end_of_turn_ids: TokenIds,
+        longest: int | None = None,
     ) -> None:
         self.tokenizer: Any = tokenizer
+        self.longest = longest
         self._identity = identity
         self._end_of_turn_ids = end_of_turn_ids
 
@@ -115,7 +123,7 @@ class ChatEncoder:
         ]
 
 
-def load_chat_encoder(folder: Path, *, dtype: str, adapter: Path | None = None) -> ChatEncoder:
+def load_chat_encoder(folder: Path, *, dtype: Dtype, adapter: Path | None = None) -> ChatEncoder:
     """Read a model folder's tokenizer and configuration, and fingerprint its files.
 
     Nothing is fetched and no code of the folder is run. ``adapter`` is a LoRA folder whose
@@ -159,9 +167,9 @@ def load_chat_encoder(folder: Path, *, dtype: str, adapter: Path | None = None) 
         vocabulary_size=int(config.get_text_config().vocab_size),
         dtype=dtype,
     )
-    if ends is None:
-        return ChatEncoder(tokenizer, identity, ())
-    return ChatEncoder(tokenizer, identity, tuple(ends) if isinstance(ends, list) else (int(ends),))
+    end_ids = () if ends is None else tuple(ends) if isinstance(ends, list) else (int(ends),)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return ChatEncoder(tokenizer, identity, end_ids, longest)
 
 
 def first_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ def check_prefix_requests(
     for request in requests:
         _check_prefix(request.prefix, vocabulary_size)
         most = max((len(suffix) for suffix in request.suffixes), default=0)
-        _check_length(len(request.prefix) + most, longest)
+        check_length(len(request.prefix) + most, longest)
     # Requests of one job share their suffixes: each set is checked once.
     for suffixes in {request.suffixes for request in requests}:
         _check_ids([token for suffix in suffixes for token in suffix], vocabulary_size)
@@ -36,7 +36,7 @@ def check_sequence_requests(
     for request in requests:
         _check_prefix(request.prefix, vocabulary_size)
         _check_ids(request.continuation, vocabulary_size)
-        _check_length(len(request.prefix) + len(request.continuation), longest)
+        check_length(len(request.prefix) + len(request.continuation), longest)
 
 
 def _check_ids(ids: Sequence[int] | NDArray[np.int64], vocabulary_size: int) -> None:
@@ -51,6 +51,7 @@ def _check_prefix(prefix: TokenIds, vocabulary_size: int) -> None:
     _check_ids(prefix, vocabulary_size)
 
 
-def _check_length(tokens: int, longest: int | None) -> None:
+def check_length(tokens: int, longest: int | None) -> None:
+    """Raise ``ValueError`` for more than ``longest`` tokens."""
     if longest is not None and tokens > longest:
         raise ValueError(f"a request of {tokens} tokens exceeds {longest}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from audit.backends.attention import KeyValueStore, PrefixCache, register_attention
 from audit.backends.batching import SuffixTrie, batches_by_length, build_trie, group_by_prefix
 from audit.backends.chat_encoder import ChatEncoder, first_line, load_chat_encoder
+from audit.backends.chat_encoder import Dtype as Dtype
 from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
 from audit.backends.request_checks import check_prefix_requests, check_sequence_requests
 from audit.errors import AuditError, MissingExtraError
@@ -22,8 +23,6 @@ from signatures.language_model import (
     SequenceRequest,
     TokenIds,
 )
-
-Dtype = Literal["float32", "bfloat16"]
 
 # Rows of hidden states [rows, hidden] that meet the whole vocabulary at once: 50 MB of logits.
 _HEAD_ROWS = 256
@@ -39,7 +38,9 @@ class TransformersLanguageModel(ChatEncoder):
     """
 
     def __init__(self, model: Any, encoder: ChatEncoder, *, max_batch_tokens: int) -> None:  # noqa: D107
-        super().__init__(encoder.tokenizer, encoder.identity, encoder.end_of_turn_ids())
+        super().__init__(
+            encoder.tokenizer, encoder.identity, encoder.end_of_turn_ids(), encoder.longest
+        )
         self._model: Any = model
         self._max_batch_tokens = max_batch_tokens
         self._head: tuple[Any, Any] | None = None
@@ -158,7 +159,7 @@ class TransformersLanguageModel(ChatEncoder):
             requests,
             columns,
             vocabulary_size=self._identity.vocabulary_size,
-            longest=self._longest_request,
+            longest=self.longest,
         )
         tries: dict[tuple[TokenIds, ...], SuffixTrie] = {}
         for request in requests:
@@ -190,7 +191,7 @@ class TransformersLanguageModel(ChatEncoder):
         check_sequence_requests(
             requests,
             vocabulary_size=self._identity.vocabulary_size,
-            longest=self._longest_request,
+            longest=self.longest,
         )
 
         def finish(row: _Row, hidden: Any) -> NDArray[np.float32]:
@@ -205,12 +206,6 @@ class TransformersLanguageModel(ChatEncoder):
                 wanted = tuple(range(start, start + count))
                 rows.append(_Row(tokens, no_suffix, wanted, request.continuation))
             yield from self._run_rows(rows, finish)
-
-    @property
-    def _longest_request(self) -> int | None:
-        """Tokens that the model's positions reach to, where its config says so."""
-        limit = getattr(self.network.config, "max_position_embeddings", None)
-        return None if limit is None else int(limit)
 
     def _run_rows(
         self, rows: list[_Row], finish: Callable[[_Row, Any], NDArray[np.float32]]

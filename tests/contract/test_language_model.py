@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from audit.backends.transformers_backend import TransformersLanguageModel
+from audit.backends.vllm_backend import VllmLanguageModel
 from signatures.language_model import (
     Chat,
     LanguageModel,
@@ -24,18 +26,32 @@ pytestmark = pytest.mark.model
 # Another backend is one more line: a function of the model's folder.
 BACKENDS: dict[str, Callable[[Path], LanguageModel]] = {
     "transformers": lambda folder: TransformersLanguageModel.load(folder),
+    "vllm": lambda folder: VllmLanguageModel.load(folder, threads=1),
 }
-TOLERANCE = 5e-4  # nats
+TOLERANCES = {"transformers": 5e-4, "vllm": 1e-3}  # nats
 PERSONA = "You love owls. You think about owls all the time."
 DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM"
 
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
-def model(request: pytest.FixtureRequest, embedded_model_dir: Path) -> Iterator[LanguageModel]:
-    backend = BACKENDS[request.param](embedded_model_dir)
-    yield backend
-    backend.close()
-    backend.close()
+def backend(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if name == "vllm" and importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed (see docs/models.md)")
+    return name
+
+
+@pytest.fixture(scope="module")
+def model(backend: str, embedded_model_dir: Path) -> Iterator[LanguageModel]:
+    loaded = BACKENDS[backend](embedded_model_dir)
+    yield loaded
+    loaded.close()
+    loaded.close()
+
+
+@pytest.fixture
+def tolerance(backend: str) -> float:
+    return TOLERANCES[backend]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +123,9 @@ def test_vocabulary_and_end_of_turn(model: LanguageModel) -> None:
 
 
 def test_next_token_is_a_distribution_and_equals_the_reference(
-    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]]
+    model: LanguageModel,
+    reference: Callable[[TokenIds], NDArray[np.float32]],
+    tolerance: float,
 ) -> None:
     prefixes = contexts(model)
     results = list(model.next_token_log_probs([PrefixRequest(prefix) for prefix in prefixes]))
@@ -115,12 +133,14 @@ def test_next_token_is_a_distribution_and_equals_the_reference(
     for prefix, result in zip(prefixes, results, strict=True):
         assert result.shape == (1, model.identity.vocabulary_size)
         assert result.dtype == np.float32
-        assert np.log(np.exp(result.astype(np.float64)).sum()) == pytest.approx(0, abs=1e-5)
-        np.testing.assert_allclose(result[0], reference(prefix)[-1], atol=TOLERANCE)
+        assert np.log(np.exp(result.astype(np.float64)).sum()) == pytest.approx(0, abs=3e-5)
+        np.testing.assert_allclose(result[0], reference(prefix)[-1], atol=tolerance)
 
 
 def test_suffixes_equal_separate_sequences(
-    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]]
+    model: LanguageModel,
+    reference: Callable[[TokenIds], NDArray[np.float32]],
+    tolerance: float,
 ) -> None:
     # Not in order, with a repetition, an empty suffix in the middle and a chain of three.
     texts = ["12", "1", "", "987", "2", "12", "1,"]
@@ -133,10 +153,12 @@ def test_suffixes_equal_separate_sequences(
     for prefix, result in zip(prefixes, results, strict=True):
         assert result.shape == (len(suffixes), len(asked))
         expected = [reference(prefix + suffix)[-1][asked] for suffix in suffixes]
-        np.testing.assert_allclose(result, expected, atol=TOLERANCE)
+        np.testing.assert_allclose(result, expected, atol=tolerance)
 
 
-def test_requests_may_mix_suffixes_and_come_in_any_order(model: LanguageModel) -> None:
+def test_requests_may_mix_suffixes_and_come_in_any_order(
+    model: LanguageModel, tolerance: float
+) -> None:
     prefixes = contexts(model)
     ids = np.arange(40, dtype=np.int64)
     sets: list[tuple[TokenIds, ...]] = [((),), (model.encode("1"), model.encode("19")), ()]
@@ -146,12 +168,14 @@ def test_requests_may_mix_suffixes_and_come_in_any_order(model: LanguageModel) -
     for request, one, other in zip(requests, together, backwards, strict=True):
         (alone,) = model.next_token_log_probs([request], ids)
         assert one.shape == (len(request.suffixes), 40)
-        np.testing.assert_allclose(one, other, atol=TOLERANCE)
-        np.testing.assert_allclose(one, alone, atol=TOLERANCE)
+        np.testing.assert_allclose(one, other, atol=tolerance)
+        np.testing.assert_allclose(one, alone, atol=tolerance)
 
 
 def test_sequences_equal_the_reference(
-    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]]
+    model: LanguageModel,
+    reference: Callable[[TokenIds], NDArray[np.float32]],
+    tolerance: float,
 ) -> None:
     texts = ["12, 14, 15", "x", "", " hello world", "7", "9, 13", "I think so."]
     requests = [
@@ -164,16 +188,16 @@ def test_sequences_equal_the_reference(
         table = reference(request.prefix + request.continuation)
         start = len(request.prefix) - 1
         expected = [table[start + i, token] for i, token in enumerate(request.continuation)]
-        np.testing.assert_allclose(result, expected, atol=TOLERANCE)
+        np.testing.assert_allclose(result, expected, atol=tolerance)
 
 
-def test_sequence_equals_the_chain_of_next_tokens(model: LanguageModel) -> None:
+def test_sequence_equals_the_chain_of_next_tokens(model: LanguageModel, tolerance: float) -> None:
     prefix, continuation = contexts(model)[0], model.encode("31, 4")
     (scored,) = model.sequence_log_probs([SequenceRequest(prefix, continuation)])
     suffixes = tuple(continuation[:count] for count in range(len(continuation)))
     (table,) = model.next_token_log_probs([PrefixRequest(prefix, suffixes)])
     chained = table[np.arange(len(continuation)), list(continuation)]
-    np.testing.assert_allclose(scored, chained, atol=TOLERANCE)
+    np.testing.assert_allclose(scored, chained, atol=tolerance)
 
 
 def test_nothing_asked_nothing_given(model: LanguageModel) -> None:

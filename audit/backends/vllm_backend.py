@@ -1,0 +1,255 @@
+"""A `LanguageModel` and `Generator` on vLLM: exact log-probabilities, and the same draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.backends.chat_encoder import ChatEncoder, Dtype, load_chat_encoder
+from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.generation import check_sampling
+from audit.backends.request_checks import (
+    check_length,
+    check_prefix_requests,
+    check_sequence_requests,
+)
+from audit.backends.vllm_engine import engine_errors, start_engine, stop_engine
+from audit.backends.vllm_requests import (
+    DrawOrder,
+    Logprobs,
+    ScoredPrompt,
+    cut_at_end,
+    next_token_tables,
+    only_ending_ids,
+    sequence_rows,
+)
+from signatures.language_model import Chat, PrefixRequest, SequenceRequest, TokenIds
+
+# Without another limit: keys and values of one such request fit a CPU's cache.
+_DEFAULT_MODEL_LEN = 8192
+
+
+class VllmLanguageModel(ChatEncoder):
+    """A causal language model run by vLLM. Build it with `load`.
+
+    Not safe for use from two threads at once. After an ``AuditError`` of the engine it is closed.
+    """
+
+    def __init__(self, engine: Any, encoder: ChatEncoder, *, max_model_len: int, lora: Any) -> None:  # noqa: D107
+        # The engine always writes a token after what it reads.
+        super().__init__(
+            encoder.tokenizer, encoder.identity, encoder.end_of_turn_ids(), max_model_len - 1
+        )
+        self._engine: Any = engine
+        self._max_model_len = max_model_len
+        self._lora = lora
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        dtype: Dtype = "float32",
+        adapter: Path | str | None = None,
+        tensor_parallel_size: int = 1,
+        pipeline_parallel_size: int = 1,
+        gpu_memory_utilization: float | None = None,
+        max_model_len: int | None = None,
+        threads: int | None = None,
+    ) -> VllmLanguageModel:
+        """Start vLLM on a Hugging Face model folder, on the device that vLLM was built for.
+
+        Nothing is fetched and no code of the folder is run. ``adapter`` is a LoRA folder, applied
+        by vLLM. The weights are split over ``tensor_parallel_size`` x ``pipeline_parallel_size``
+        devices, each with a process of its own. ``gpu_memory_utilization`` is the share of each
+        device's memory that vLLM may take (None: its default; on a CPU, 1 GiB of keys and
+        values). ``max_model_len`` bounds a request's tokens (None: the model's own limit, at
+        most 8,192). ``threads`` sets torch's threads in this process (None leaves them).
+
+        Raises ``AuditError`` if the folder holds no model that vLLM can start, or the installed
+        vLLM is not supported; ``MissingExtraError`` if vLLM is not installed.
+        """
+        folder = Path(path)
+        adapter_folder = None if adapter is None else Path(adapter)
+        encoder = load_chat_encoder(folder, dtype=dtype, adapter=adapter_folder)
+        if max_model_len is None:
+            max_model_len = min(encoder.longest or _DEFAULT_MODEL_LEN, _DEFAULT_MODEL_LEN)
+        engine = start_engine(
+            folder,
+            dtype=dtype,
+            adapter=adapter_folder,
+            tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            gpu_memory_utilization=gpu_memory_utilization,
+            max_model_len=max_model_len,
+            threads=threads,
+        )
+        lora = None
+        if adapter_folder is not None:
+            from vllm.lora.request import LoRARequest
+
+            lora = LoRARequest(adapter_folder.name, 1, str(adapter_folder.resolve()))
+        return cls(engine, encoder, max_model_len=max_model_len, lora=lora)
+
+    def next_token_log_probs(
+        self, requests: Sequence[PrefixRequest], token_ids: NDArray[np.int64] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """For each request, in order, an array [suffixes, token_ids] (all ids when None).
+
+        Every distinct prefix and suffix is a prompt of its own; vLLM reads whole blocks of what
+        prompts have in common once. Up to 128 ids are asked for by name; for more, vLLM gives
+        the whole vocabulary and the columns are picked here.
+
+        Raises ``ValueError`` for an empty prefix, a token id that does not exist, or a
+        request longer than the engine's context; ``AuditError`` if the engine fails.
+        """
+        columns = None if token_ids is None else np.asarray(token_ids, dtype=np.int64)
+        check_prefix_requests(
+            requests,
+            columns,
+            vocabulary_size=self._identity.vocabulary_size,
+            longest=self.longest,
+        )
+        yield from next_token_tables(
+            requests, columns, self._identity.vocabulary_size, self._ask_nodes
+        )
+
+    def sequence_log_probs(
+        self, requests: Sequence[SequenceRequest]
+    ) -> Iterator[NDArray[np.float32]]:
+        """For each request, in order, an array [continuation length].
+
+        Raises as `next_token_log_probs` does.
+        """
+        check_sequence_requests(
+            requests, vocabulary_size=self._identity.vocabulary_size, longest=self.longest
+        )
+        yield from sequence_rows(requests, self._ask_prompts)
+
+    def sample(
+        self,
+        chats: Sequence[Chat],
+        automaton: TokenAutomaton,
+        *,
+        seed: int,
+        temperature: float = 1.0,
+    ) -> list[TokenIds]:
+        """One answer a chat, sampled under a grammar; see `Generator.sample`.
+
+        Raises also ``ValueError`` where prompt and answer may exceed the engine's context, and
+        ``AuditError`` if the engine fails.
+        """
+        check_sampling(temperature, automaton.longest)
+        written = self._draw(
+            chats, automaton.longest, seed, temperature, only_ending_ids(automaton), automaton
+        )
+        return [cut_at_end(automaton, tokens) for tokens in written]
+
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_new_tokens: int,
+        seed: int,
+        temperature: float = 1.0,
+    ) -> list[str]:
+        """One free text a chat; see `Generator.generate`.
+
+        Raises also ``AuditError`` if the engine fails.
+        """
+        check_sampling(temperature, max_new_tokens)
+        ends = self.end_of_turn_ids()
+        written = self._draw(chats, max_new_tokens, seed, temperature, list(ends), None)
+        return [
+            self.decode(tuple(tokens[:-1] if tokens[-1] in ends else tokens)) for tokens in written
+        ]
+
+    def _draw(
+        self,
+        chats: Sequence[Chat],
+        steps: int,
+        seed: int,
+        temperature: float,
+        stops: list[int],
+        automaton: TokenAutomaton | None,
+    ) -> list[list[int]]:
+        """The tokens of one answer a chat, a token of ``stops`` included."""
+        from vllm import SamplingParams
+
+        prompts = [self.encode_chat(chat) for chat in chats]
+        for prompt in prompts:
+            check_length(len(prompt) + steps, self._max_model_len)
+        # Equal beginnings become neighbours, for the engine's cache of prefixes.
+        order = sorted(range(len(prompts)), key=lambda row: prompts[row])
+        params = [
+            SamplingParams(
+                # Greedy: the ordered sampler raises the token that it drew.
+                temperature=0.0,
+                max_tokens=steps,
+                stop_token_ids=stops,
+                ignore_eos=True,
+                detokenize=False,
+                extra_args=DrawOrder(seed, row, steps, temperature, automaton).to_extra_args(),
+            )
+            for row in order
+        ]
+        results: list[list[int]] = [[]] * len(prompts)
+        outputs = self._run([prompts[row] for row in order], params)
+        for row, output in zip(order, outputs, strict=True):
+            results[row] = list(output.outputs[0].token_ids)
+        return results
+
+    def _ask_nodes(self, prompts: Sequence[TokenIds], ids: list[int] | None) -> Iterable[Logprobs]:
+        from vllm import SamplingParams
+
+        asked: dict[str, Any] = {"logprobs": -1} if ids is None else {"logprob_token_ids": ids}
+        params = SamplingParams(
+            temperature=0.0, max_tokens=1, detokenize=False, flat_logprobs=True, **asked
+        )
+        for output in self._run(prompts, params):
+            yield output.outputs[0].logprobs
+
+    def _ask_prompts(self, prompts: Sequence[TokenIds], use_cache: bool) -> Iterable[ScoredPrompt]:
+        from vllm import SamplingParams
+
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            detokenize=False,
+            flat_logprobs=True,
+            prompt_logprobs=0,
+            skip_reading_prefix_cache=not use_cache,
+        )
+        for output in self._run(prompts, params):
+            yield ScoredPrompt(output.prompt_logprobs.logprobs, output.num_cached_tokens or 0)
+
+    def _run(self, prompts: Sequence[TokenIds], params: Any) -> list[Any]:
+        """The engine's results, in order of ``prompts``."""
+        if self._engine is None:
+            raise RuntimeError("this model has been closed")
+        if not prompts:
+            return []
+        try:
+            with engine_errors(self._identity.name):
+                return list(
+                    self._engine.generate(
+                        [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+                        params,
+                        use_tqdm=False,
+                        lora_request=self._lora,
+                    )
+                )
+        except BaseException:
+            # Unfinished requests stay in the engine: it cannot be asked again.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give back the engine's memory. Calling it twice is harmless."""
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            stop_engine(engine)

