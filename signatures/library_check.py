@@ -90,7 +90,8 @@ def check_model(folder: Path, identity: ModelIdentity) -> tuple[Check, ...]:
         else:
             detail = (
                 f"{folder}: measured with the {match.what} {match.first[:12]}, "
-                f"{identity.name!r} has {match.second[:12]}; give its own model, or build a library of this one"
+                f"{identity.name!r} has {match.second[:12]}; "
+                "give its own model, or build a library of this one"
             )
             checks.append(Check(match.what, False, detail))
     return tuple(checks)
