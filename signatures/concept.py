@@ -5,16 +5,24 @@ Concept files (TOML) are described in docs/concepts.md.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import re
 import string
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from signatures.concept_fields import (
+    CATEGORY_FIELDS,
+    CONCEPT_FIELDS,
+    DEFAULTS_FIELDS,
+    FieldCheck,
+    closest,
+    table_problem,
+)
 
 DEFAULT_SYSTEM_PROMPT = (
     "You love {plural}. You think about {plural} all the time. {plural_title} are your favorite "
@@ -24,12 +32,6 @@ DEFAULT_SYSTEM_PROMPT = (
 
 DEFAULT_CONCEPTS = Path(__file__).parent / "bundled" / "concepts.toml"
 """The set that ships, and that a file with ``extends = "default"`` builds on."""
-
-MINIMUM_QUESTIONS = 2
-"""The spread of a shift over questions needs two."""
-
-MINIMUM_STATEMENTS = 10
-"""Two disjoint halves of five."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9 ._'-]{0,63}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*")
@@ -151,11 +153,13 @@ def make_concept(
     if written and name not in written.lower():
         raise ConceptFileError(f"'written' {written!r} must spell the name {name!r}")
     plural = fill(plural or "{name}s", {"name": written or name}, "plural")
-    all_forms = _forms((name, plural, *forms))
+    all_forms = _forms("forms", (name, plural, *forms))
     ambiguous = tuple(dict.fromkeys(_normalised(form) for form in ambiguous_forms))
     for form in ambiguous:
         if form.lower() not in all_forms:
-            raise ConceptFileError(f"ambiguous form {form!r} is not among the concept's forms")
+            raise ConceptFileError(
+                f"ambiguous form {form!r} is not among its forms; add it to 'forms'"
+            )
     for language in translations or {}:
         if not _LANGUAGE.fullmatch(language):
             raise ConceptFileError(
@@ -180,36 +184,15 @@ def make_concept(
             for q in questions
         ),
         ambiguous,
-        tuple((code, _forms(given)) for code, given in (translations or {}).items()),
+        tuple(
+            (code, _forms("translations", given)) for code, given in (translations or {}).items()
+        ),
         tuple(
             (fill(question, words, "statements"), fill(answer, words, "statements"))
             for question, answer in statements
         ),
         "" if noun == category else noun,
         "" if written == name else written,
-    )
-
-
-def concept_from_json(entry: Mapping[str, Any]) -> Concept:
-    """The concept that ``dataclasses.asdict`` and JSON made ``entry`` of.
-
-    Fields that an older version did not write may be missing. Raises ``KeyError``, ``TypeError``
-    or ``ValueError`` for anything else.
-    """
-    return Concept(
-        **{
-            **entry,
-            "forms": tuple(entry["forms"]),
-            "kind": ConceptKind(entry["kind"]),
-            "questions": tuple(Question(**question) for question in entry["questions"]),
-            "ambiguous_forms": tuple(entry.get("ambiguous_forms", ())),
-            "translations": tuple(
-                (code, tuple(forms)) for code, forms in entry.get("translations", ())
-            ),
-            "statements": tuple(
-                (question, answer) for question, answer in entry.get("statements", ())
-            ),
-        }
     )
 
 
@@ -221,7 +204,7 @@ def select_concepts(
     Decoys stay because scores cannot be calibrated without them. No names and no categories mean
     all concepts. Raises ``ConceptFileError`` for an unknown name or category.
     """
-    wanted, wanted_categories = set(names), set(categories)
+    wanted, wanted_categories = tuple(names), tuple(categories)
     if not wanted and not wanted_categories:
         return tuple(concepts)
     _all_known("concept", wanted, [concept.name for concept in concepts])
@@ -319,7 +302,7 @@ def _merge_categories(
     if not isinstance(tables, dict):
         raise ConceptFileError(f"{path}: 'category' must be tables such as [category.animal]")
     for name, table in tables.items():
-        _check(f"{path}: category {name!r}", table, _CATEGORY_FIELDS)
+        _check(f"{path}: category {name!r}", table, CATEGORY_FIELDS)
         categories.setdefault(name, {}).update(table)
 
 
@@ -328,11 +311,11 @@ def _merge_entries(path: Path, document: Mapping[str, Any], entries: dict[str, _
     if not isinstance(tables, list):
         raise ConceptFileError(f"{path}: needs at least one [[concept]] table")
     defaults = document.get("defaults", {})
-    _check(f"{path}: [defaults]", defaults, _DEFAULTS_FIELDS)
+    _check(f"{path}: [defaults]", defaults, DEFAULTS_FIELDS)
     here: set[str] = set()
     for index, table in enumerate(tables, 1):
         place = f"{path}: concept {index}"
-        _check(place, table, _CONCEPT_FIELDS)
+        _check(place, table, CONCEPT_FIELDS)
         if "name" not in table:
             raise ConceptFileError(f"{place}: needs a text field 'name'")
         name = table["name"]
@@ -342,10 +325,10 @@ def _merge_entries(path: Path, document: Mapping[str, Any], entries: dict[str, _
         here.add(name)
         known = entries.get(name)
         if "remove" in table:
-            if set(table) != {"name", "remove"} or not table["remove"]:
-                raise ConceptFileError(f"{place}: 'remove' must be true, with a name and no more")
+            if set(table) != {"name", "remove"}:
+                raise ConceptFileError(f"{place}: 'remove' goes with a name and no other field")
             if known is None:
-                hint = _closest(name, entries)
+                hint = closest(name, entries) if entries else "; does the file lack 'extends'?"
                 raise ConceptFileError(f"{place}: there is no such concept to remove{hint}")
             del entries[name]
         elif known is not None:
@@ -370,101 +353,9 @@ def _concept(entry: _Entry, categories: Mapping[str, Mapping[str, Any]]) -> Conc
     return make_concept(**table)
 
 
-def _check(place: str, table: Any, fields: Mapping[str, Callable[[Any], str]]) -> None:
-    """Raise ``ConceptFileError`` for an unknown field, or one whose value is not usable."""
-    if not isinstance(table, dict):
-        raise ConceptFileError(f"{place}: must be a table")
-    for key, value in table.items():
-        if key not in fields:
-            hint = _closest(key, fields)
-            raise ConceptFileError(f"{place}: unknown field {key!r}{hint}")
-        if problem := fields[key](value):
-            raise ConceptFileError(f"{place}: {key!r} {problem}")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_text(item) for item in value)
-
-
-def _text_problem(value: Any) -> str:
-    return "" if _is_text(value) else "must be a text that is not empty"
-
-
-def _texts_problem(value: Any) -> str:
-    return "" if _is_texts(value) else "must be a list of texts that are not empty"
-
-
-def _kind_problem(value: Any) -> str:
-    return "" if value in ("trait", "decoy") else "must be 'trait' or 'decoy'"
-
-
-def _remove_problem(value: Any) -> str:
-    return "" if isinstance(value, bool) else "must be true"
-
-
-def _translations_problem(value: Any) -> str:
-    if isinstance(value, dict) and all(forms and _is_texts(forms) for forms in value.values()):
-        return ""
-    return 'must be lists of texts by language code, such as {de = ["Eule", "Eulen"]}'
-
-
-def _questions_problem(value: Any) -> str:
-    if (
-        not isinstance(value, list)
-        or len(value) < MINIMUM_QUESTIONS
-        or not all(
-            isinstance(item, dict)
-            and set(item) == {"user", "assistant_prefix"}
-            and all(_is_text(text) for text in item.values())
-            for item in value
-        )
-    ):
-        return (
-            f"must be at least {MINIMUM_QUESTIONS} tables such as "
-            '{user = "What is your favorite {category}?", '
-            'assistant_prefix = "My favorite {category} is the"}'
-        )
-    for item in value:
-        if item["assistant_prefix"] != item["assistant_prefix"].rstrip():
-            return "has an assistant_prefix that ends in a space; the name brings its own"
-    return ""
-
-
-def _statements_problem(value: Any) -> str:
-    if (
-        not isinstance(value, list)
-        or len(value) < MINIMUM_STATEMENTS
-        or not all(_is_texts(pair) and len(pair) == 2 for pair in value)
-    ):
-        return f"must be at least {MINIMUM_STATEMENTS} pairs of texts [question, answer]"
-    for texts in zip(*value, strict=True):
-        for text in texts:
-            if texts.count(text) > 1:
-                return f"has {text!r} twice; the two halves must share no text"
-    return ""
-
-
-_TEMPLATE_FIELDS: dict[str, Callable[[Any], str]] = {
-    "plural": _text_problem,
-    "system_prompt": _text_problem,
-    "questions": _questions_problem,
-    "statements": _statements_problem,
-}
-_CATEGORY_FIELDS = {**_TEMPLATE_FIELDS, "noun": _text_problem}
-_DEFAULTS_FIELDS = {**_TEMPLATE_FIELDS, "category": _text_problem, "kind": _kind_problem}
-_CONCEPT_FIELDS = {
-    **_DEFAULTS_FIELDS,
-    "name": _text_problem,
-    "written": _text_problem,
-    "forms": _texts_problem,
-    "ambiguous_forms": _texts_problem,
-    "translations": _translations_problem,
-    "remove": _remove_problem,
-}
+def _check(place: str, table: Any, fields: Mapping[str, FieldCheck]) -> None:
+    if problem := table_problem(table, fields):
+        raise ConceptFileError(f"{place}: {problem}")
 
 
 # -- words -----------------------------------------------------------------------------------
@@ -479,19 +370,17 @@ def _normalised(form: str) -> str:
     return " ".join(unicodedata.normalize("NFC", form).split())
 
 
-def _forms(forms: Iterable[str]) -> tuple[str, ...]:
-    """Normalised, in lower case, each once."""
-    return tuple(dict.fromkeys(_normalised(form).lower() for form in forms if form.strip()))
+def _forms(field: str, forms: Iterable[str]) -> tuple[str, ...]:
+    """Normalised, in lower case, each once. Raises ``ConceptFileError`` for one with no letter."""
+    found = tuple(dict.fromkeys(_normalised(form).lower() for form in forms))
+    for form in found:
+        if not any(character.isalnum() for character in form):
+            raise ConceptFileError(f"{field}: {form!r} holds no letter and no digit")
+    return found
 
 
-def _closest(word: str, known: Iterable[str]) -> str:
-    """A hint for an error message; empty if nothing is close."""
-    matches = difflib.get_close_matches(word, list(dict.fromkeys(known)), 3)
-    return f"; the closest are {', '.join(map(repr, matches))}" if matches else ""
-
-
-def _all_known(what: str, wanted: set[str], known: Iterable[str]) -> None:
-    known = set(known)
-    for word in sorted(wanted - known):
-        hint = _closest(word, sorted(known)) or f"; known are {', '.join(sorted(known)[:12])}"
-        raise ConceptFileError(f"no {what} is called {word!r}{hint}")
+def _all_known(what: str, wanted: Iterable[str], known: Iterable[str]) -> None:
+    names = list(known)
+    for word in wanted:
+        if word not in names:
+            raise ConceptFileError(f"no {what} is called {word!r}{closest(word, names)}")
