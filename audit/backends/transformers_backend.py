@@ -10,12 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.backends.attention import KeyValueStore, PrefixCache, register_attention
+from audit.backends.attention import PrefixCache, register_attention
 from audit.backends.batching import SuffixTrie, batches_by_length, build_trie, group_by_prefix
 from audit.backends.chat_encoder import ChatEncoder, first_line, load_chat_encoder
 from audit.backends.chat_encoder import Dtype as Dtype
-from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
-from audit.backends.request_checks import check_prefix_requests, check_sequence_requests
+from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.generation import check_sampling
+from audit.backends.request_checks import (
+    check_length,
+    check_prefix_requests,
+    check_sequence_requests,
+)
+from audit.backends.transformers_network import Head, head_logits, head_rows, prefix_cache
+from audit.backends.transformers_writing import FreeRule, GrammarRule, write_answers
 from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import (
     Chat,
@@ -43,7 +50,7 @@ class TransformersLanguageModel(ChatEncoder):
         )
         self._model: Any = model
         self._max_batch_tokens = max_batch_tokens
-        self._head: tuple[Any, Any] | None = None
+        self._head: Head | None = None
 
     @classmethod
     def load(
@@ -122,26 +129,34 @@ class TransformersLanguageModel(ChatEncoder):
             rows = model.sample([Chat(persona, prompt)] * 100, grammar, seed=1)
             texts = [model.decode(row) for row in rows]
         """
-        if not temperature > 0:
-            raise ValueError("temperature must be positive")
+        check_sampling(temperature, automaton.longest)
+        return write_answers(
+            self.network,
+            [self.encode_chat(chat) for chat in chats],
+            GrammarRule(self.network, automaton, temperature),
+            seed=seed,
+            max_batch_tokens=self._max_batch_tokens,
+            max_rows=batch_rows,
+        )
+
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_new_tokens: int,
+        seed: int,
+        temperature: float = 1.0,
+    ) -> list[str]:
+        """One free text a chat; see `Generator.generate`."""
+        check_sampling(temperature, max_new_tokens)
         prompts = [self.encode_chat(chat) for chat in chats]
-        results: list[TokenIds] = [()] * len(prompts)
-        for group in group_by_prefix(prompts):
-            prefix = self._prefix_cache(prompts[group.members[0]][: group.shared])
-            # Sorting by length makes equal prompts neighbours and padding small.
-            order = sorted(group.members, key=lambda row: (len(prompts[row]), prompts[row]))
-            for first in range(0, len(order), batch_rows):
-                rows = order[first : first + batch_rows]
-                answers = self._sample_batch(
-                    [prompts[row] for row in rows],
-                    np.stack([_uniforms(seed, row, automaton.longest) for row in rows]),
-                    prefix,
-                    automaton,
-                    temperature,
-                )
-                for row, answer in zip(rows, answers, strict=True):
-                    results[row] = answer
-        return results
+        for prompt in prompts:
+            check_length(len(prompt) + max_new_tokens, self.longest)
+        rule = FreeRule(self._whole_head, self.end_of_turn_ids(), max_new_tokens, temperature)
+        answers = write_answers(
+            self.network, prompts, rule, seed=seed, max_batch_tokens=self._max_batch_tokens
+        )
+        return [self.decode(answer) for answer in answers]
 
     def next_token_log_probs(
         self, requests: Sequence[PrefixRequest], token_ids: NDArray[np.int64] | None = None
@@ -218,7 +233,7 @@ class TransformersLanguageModel(ChatEncoder):
         results: dict[int, NDArray[np.float32]] = {}
         for group in group_by_prefix([row.tokens for row in rows]):
             with torch.inference_mode():
-                prefix = self._prefix_cache(rows[group.members[0]].tokens[: group.shared])
+                prefix = prefix_cache(self.network, rows[group.members[0]].tokens[: group.shared])
                 lengths = [
                     len(rows[index].tokens) - group.shared + len(rows[index].trie.tokens)
                     for index in group.members
@@ -303,7 +318,7 @@ class TransformersLanguageModel(ChatEncoder):
         shape = (len(hidden),) if targets is not None else (len(hidden), width)
         result = np.empty(shape, dtype=np.float32)
         for first in range(0, len(hidden), _HEAD_ROWS):
-            logits = self._head_logits(hidden[first : first + _HEAD_ROWS], self._whole_head)
+            logits = head_logits(hidden[first : first + _HEAD_ROWS], self._whole_head)
             normaliser = logits.logsumexp(-1, keepdim=True)
             if targets is not None:
                 picked = torch.tensor(targets[first : first + _HEAD_ROWS], device=logits.device)
@@ -323,148 +338,10 @@ class TransformersLanguageModel(ChatEncoder):
         return self._model
 
     @property
-    def _whole_head(self) -> tuple[Any, Any]:
+    def _whole_head(self) -> Head:
         if self._head is None:
-            self._head = self._head_rows(slice(None))
+            self._head = head_rows(self.network, slice(None))
         return self._head
-
-    def _sample_batch(
-        self,
-        prompts: list[TokenIds],
-        uniforms: NDArray[np.float64],
-        prefix: PrefixCache,
-        automaton: TokenAutomaton,
-        temperature: float,
-    ) -> list[TokenIds]:
-        """Answers to ``prompts`` that all begin with ``prefix``; uniforms [rows, steps]."""
-        import torch
-
-        device = self.network.device
-        with torch.inference_mode():
-            unique = list(dict.fromkeys(prompts))
-            place = {prompt: row for row, prompt in enumerate(unique)}
-            source = torch.tensor([place[prompt] for prompt in prompts], device=device)
-            count = len(prompts)
-            # Rows of the store: first every prompt once, then the repetitions.
-            seen: set[TokenIds] = set()
-            lead: list[int] = []
-            rest: list[int] = []
-            for row, prompt in enumerate(prompts):
-                (rest if prompt in seen else lead).append(row)
-                seen.add(prompt)
-            owner = torch.tensor(lead + rest, device=device)  # [rows] store row -> prompt row
-            source = source[owner]
-
-            shared = prefix.length
-            longest_prompt = max(len(prompt) for prompt in unique)
-            store = KeyValueStore(count, longest_prompt + automaton.longest, prefix)
-            hidden = self._read_prompts(unique, store, shared)[source]  # [rows, hidden]
-            if rest:
-                targets = torch.arange(len(lead), count, device=device)
-                store.copy_rows(source[len(lead) :], targets, shared, longest_prompt)
-
-            lengths = torch.tensor([len(prompt) for prompt in unique], device=device)[source]
-            columns = torch.arange(longest_prompt + automaton.longest, device=device)
-            # [rows, positions] prompts are padded on the right; answers start after the longest
-            visible = (columns[None] < lengths[:, None]) | (columns[None] >= longest_prompt)
-            token_ids = torch.tensor(automaton.token_ids, device=device)
-            transitions = torch.from_numpy(automaton.transitions).long().to(device)
-            barred = torch.where(transitions == FORBIDDEN, -torch.inf, 0.0)  # [states, tokens]
-            head_rows = self._head_rows(token_ids)
-            draws = torch.from_numpy(uniforms).to(device)[owner]
-            states = torch.zeros(count, dtype=torch.long, device=device)
-            written = torch.full((count, automaton.longest), -1, dtype=torch.long, device=device)
-
-            for step in range(automaton.longest):
-                logits = self._head_logits(hidden, head_rows) / temperature + barred[states]
-                cumulative = logits.double().softmax(-1).cumsum(-1)  # [rows, tokens]
-                threshold = draws[:, step, None] * cumulative[:, -1:]
-                # A barred token adds nothing to the sum, so it is never the first to exceed it.
-                choice = (cumulative <= threshold).sum(-1).clamp(max=len(token_ids) - 1)
-                states = transitions[states, choice]
-                going = states != automaton.final_state
-                chosen = token_ids[choice]
-                written[owner[going], step] = chosen[going]
-                alive = int(going.sum())
-                if not alive:
-                    break
-                if alive < count:
-                    # Rows that go on move from the tail into the places of finished ones.
-                    holes = torch.nonzero(~going[:alive])[:, 0]
-                    movers = torch.nonzero(going[alive:])[:, 0] + alive
-                    store.copy_rows(movers, holes, shared, longest_prompt + step)
-                    for tensor in (lengths, owner, draws, states, chosen, visible):
-                        tensor[holes] = tensor[movers]
-                    lengths, owner, draws = lengths[:alive], owner[:alive], draws[:alive]
-                    states, chosen, visible = states[:alive], chosen[:alive], visible[:alive]
-                    count = alive
-                position = longest_prompt + step
-                hidden = self.network.base_model(
-                    input_ids=chosen[:, None],
-                    attention_mask=visible[:, None, None, : position + 1],
-                    position_ids=(lengths + step)[:, None],
-                    past_key_values=store.window(0, count, position),
-                    use_cache=True,
-                ).last_hidden_state[:, 0]
-            answers = written.cpu().numpy()
-        return [tuple(int(token) for token in answer[answer >= 0]) for answer in answers]
-
-    def _read_prompts(self, prompts: list[TokenIds], store: KeyValueStore, shared: int) -> Any:
-        """Read prompts (sorted by length) into the store's first rows; [prompts, hidden]."""
-        import torch
-
-        device = self.network.device
-        last: list[Any] = []
-        first = 0
-        while first < len(prompts):
-            stop = first + 1
-            while (
-                stop < len(prompts)
-                and (stop + 1 - first) * (len(prompts[stop]) - shared) <= self._max_batch_tokens
-            ):
-                stop += 1
-            own = [prompt[shared:] for prompt in prompts[first:stop]]
-            width = max(len(ids) for ids in own)
-            tokens = torch.tensor([ids + (0,) * (width - len(ids)) for ids in own], device=device)
-            hidden = self.network.base_model(
-                input_ids=tokens,
-                attention_mask=_causal_mask(width, shared, device),
-                position_ids=torch.arange(shared, shared + width, device=device)[None],
-                past_key_values=store.window(first, stop, shared),
-                use_cache=True,
-            ).last_hidden_state
-            ends = torch.tensor([len(ids) - 1 for ids in own], device=device)
-            last.append(hidden[torch.arange(len(own), device=device), ends])
-            first = stop
-        return torch.cat(last)
-
-    def _prefix_cache(self, prefix: TokenIds) -> PrefixCache:
-        """Keys and values of a prefix that several rows begin with (it may be empty)."""
-        import torch
-
-        cache = PrefixCache()
-        if prefix:
-            with torch.inference_mode():
-                self.network.base_model(
-                    input_ids=torch.tensor([prefix], device=self.network.device),
-                    position_ids=torch.arange(len(prefix), device=self.network.device)[None],
-                    past_key_values=cache,
-                    use_cache=True,
-                )
-        cache.freeze()
-        return cache
-
-    def _head_rows(self, token_ids: Any) -> tuple[Any, Any]:
-        """Float32 rows of the output embedding [tokens, hidden], and their bias or None."""
-        head = self.network.get_output_embeddings()
-        bias = getattr(head, "bias", None)
-        return head.weight[token_ids].float(), None if bias is None else bias[token_ids].float()
-
-    def _head_logits(self, hidden: Any, head_rows: tuple[Any, Any]) -> Any:
-        """Float32 logits [rows, tokens] of hidden states [rows, hidden]."""
-        from torch.nn.functional import linear
-
-        return linear(hidden.float(), *head_rows)
 
     def close(self) -> None:
         """Give back the engine's memory. Calling it twice is harmless."""
@@ -491,20 +368,6 @@ def _out_of_memory(error: RuntimeError) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _uniforms(seed: int, row: int, steps: int) -> NDArray[np.float64]:
-    """The uniform draws [steps] of one row; a counter-based generator of its own."""
-    return np.random.Generator(np.random.Philox(key=[seed, row])).random(steps)
-
-
-def _causal_mask(new: int, seen: int, device: Any) -> Any:
-    """[1, 1, new, seen + new] booleans, or None where plain causal attention will do."""
-    import torch
-
-    if not seen:
-        return None
-    return torch.ones(new, seen + new, dtype=torch.bool, device=device).tril(seen)[None, None]
 
 
 def _merge_adapter(model: Any, adapter: Path) -> Any:

@@ -61,7 +61,7 @@ class _Grammar:
         return int(self.automaton.transitions[state, self.column[token]])
 
 
-class OrderedSampler(LogitsProcessor):
+class OrderedSampler(LogitsProcessor):  # type: ignore[misc]
     """Makes each ordered draw, and raises the drawn token's logit so that greedy choice takes it.
 
     Requests without a `DrawOrder` pass unchanged.

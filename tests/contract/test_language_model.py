@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from audit.backends.generation import Generator
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.backends.vllm_backend import VllmLanguageModel
 from signatures.language_model import (
@@ -84,6 +85,7 @@ def contexts(model: LanguageModel) -> list[TokenIds]:
 
 def test_satisfies_the_protocol(model: LanguageModel) -> None:
     assert isinstance(model, LanguageModel)
+    assert isinstance(model, Generator)
 
 
 def test_identity_names_model_and_hashes(model: LanguageModel) -> None:
