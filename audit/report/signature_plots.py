@@ -91,7 +91,7 @@ def shift_figure(
     ``most_units`` units are drawn (None: all numbers, 800 words).
     """
     return draw(
-        _shift_chart(table, summary, concept, most_units, shown_legend=False),
+        _shift_chart(table, summary, concept, most_units),
         _shift_description(table, summary, concept),
     )
 
@@ -106,7 +106,8 @@ def concept_figure(
         panels = []
         for table, of_table in zip(library.tables, summary.tables, strict=True):
             if name in table.concepts:
-                panels.append(_shift_chart(table, of_table, name, None, shown_legend=True))
+                title = probe_name(table.view, table.probe)
+                panels.append({**_shift_chart(table, of_table, name, None, True), "title": title})
                 words.append(_shift_description(table, of_table, name))
         part: list[Chart] = [{"concat": panels, "columns": 2, "spacing": 24}]
         concept = summary.concept(name)
@@ -122,8 +123,7 @@ def _shift_chart(
     summary: TableSummary,
     concept: str,
     most_units: int | None,
-    *,
-    shown_legend: bool,
+    shown_legend: bool = False,
 ) -> Chart:
     row = table.concepts.index(concept)
     shift = table.shift_nats[row]
@@ -175,7 +175,6 @@ def _shift_chart(
         ],
         "width": _WIDTH,
         "height": _HEIGHT,
-        "title": probe_name(table.view, table.probe),
     }
 
 

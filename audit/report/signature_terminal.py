@@ -19,6 +19,7 @@ from audit.report import signature_words as words
 from audit.report.safe_text import strip_unsafe
 from audit.report.summary import UNDEFINED, interval, number, plural, probability, signed
 from signatures.concept import ConceptKind
+from signatures.signature import View
 from signatures.summary import (
     CausalVerdict,
     ConceptCausal,
@@ -27,14 +28,13 @@ from signatures.summary import (
     StrengthVerdict,
     TableSummary,
     UnitShift,
-    flat_settings,
 )
 
 _HUBS = 8
 _MOST, _LEAST = 8, 4
 _CAUSAL_ROWS = 40
 _BAR = 15
-_SETTING_CHARACTERS = 64
+_SHORT_VIEW = {View.NUMBERS: "numbers", View.VOCABULARY: "vocab."}
 
 _CAUSAL_STYLE = {
     CausalVerdict.RAISES: "bold",
@@ -48,11 +48,11 @@ def render_library(summary: LibrarySummary) -> RenderableType:
     """The library as a whole: its tables, hubs, and how strong each concept is in each table."""
     parts: list[RenderableType] = [_heading(summary.name)]
     parts += [_pairs(words.provenance(summary)), _heading("Tables"), _tables(summary.tables)]
-    parts += [_note(_tables_note(summary.tables)), _heading("Hubs"), _hubs(summary.tables)]
-    parts += [_note(words.HUBS_MEAN), _heading("How the tables were measured")]
-    parts += [_pairs(_measured(table)) for table in summary.tables]
-    parts += [_heading("Signal to noise of each concept"), _strengths(summary)]
-    parts += [_note(words.STRENGTH_MEANS), *_causal(summary)]
+    parts += [_note(words.TABLES_MEAN), _heading("Hubs"), _hubs(summary.tables)]
+    parts += [_note(words.HUBS_MEAN), _heading("Signal to noise of each concept")]
+    parts += [_strengths(summary), _note(words.STRENGTH_MEANS), *_causal(summary)]
+    parts += [_heading("How the tables were measured")]
+    parts += [_pairs((words.table_name(t), words.measured(t)) for t in summary.tables)]
     return Group(*parts)
 
 
@@ -131,32 +131,23 @@ def _tables(tables: Sequence[TableSummary]) -> RenderableType:
     return Padding(grid, (0, 0, 0, 2))
 
 
-def _tables_note(tables: Sequence[TableSummary]) -> str:
-    return words.TABLES_MEAN + (
-        "" if all(table.share_weighted for table in tables) else " " + words.UNWEIGHTED_MEANS
-    )
-
-
 def _hubs(tables: Sequence[TableSummary]) -> RenderableType:
     return _pairs((words.table_name(table), words.hub_words(table, _HUBS)) for table in tables)
 
 
-def _measured(table: TableSummary) -> Iterable[tuple[str, str]]:
-    yield words.table_name(table), table.description
-    for name, value in flat_settings(table.settings):
-        yield f"  {name}", words.cut(value, _SETTING_CHARACTERS)
-
-
 def _strengths(summary: LibrarySummary) -> RenderableType:
-    grid = _grid(
-        ("concept", "kind", *(f"{table.view}\n{table.probe}" for table in summary.tables)), left=2
-    )
-    for concept in summary.concepts:
+    headings = (f"{_SHORT_VIEW[table.view]}\n{table.probe}" for table in summary.tables)
+    grid = _grid(("concept", *headings))
+    concepts = sorted(summary.concepts, key=lambda concept: concept.kind is ConceptKind.DECOY)
+    decoys = False
+    for concept in concepts:
+        if concept.kind is ConceptKind.DECOY and not decoys:
+            decoys = True
+            grid.add_section()
+            grid.add_row(Text("decoys:", style="italic"))
         by_table = {(table.view, table.probe): table for table in concept.tables}
-        decoy = concept.kind is ConceptKind.DECOY
         grid.add_row(
-            _safe(concept.name, "dim" if decoy else "bold"),
-            _safe(words.kind_words(concept), "dim"),
+            _safe(concept.name, "dim" if decoys else "bold"),
             *(_ratio(by_table.get((table.view, table.probe))) for table in summary.tables),
         )
     return Padding(grid, (0, 0, 0, 2))

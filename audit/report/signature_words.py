@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from audit.report.safe_text import shorten, strip_unsafe
 from audit.report.summary import UNDEFINED, interval, number, plural, probability, signed
 from signatures.concept import ConceptKind
+from signatures.number_trie import NumberTokens
 from signatures.signature import Probe, View
 from signatures.summary import (
     CausalVerdict,
@@ -21,9 +22,15 @@ from signatures.summary import (
     LibrarySummary,
     StrengthVerdict,
     TableSummary,
+    flat_settings,
 )
 
 UNIT_CHARACTERS = 16
+_NBSP = "\N{NO-BREAK SPACE}"
+_NUMBER_TOKENS = {
+    NumberTokens.WHOLE: "0 to 999 are one token each",
+    NumberTokens.SPLIT: "split into several tokens",
+}
 
 HUBS_MEAN = (
     "Hubs are among the 10 largest shifts of at least half of the concepts: they say that some "
@@ -33,9 +40,9 @@ TABLES_MEAN = (
     "In nats, root mean square: shared is the shift that all concepts have in common, own what "
     "each has beside it, noise its standard error over contexts, all over units weighted by "
     "their share without a concept. Shared %: shared variance of shared and own. Above noise: how "
-    "many concepts' own parts stand above it."
+    "many concepts' own parts stand above it. Where shares are not known (the question probe, say) "
+    "every unit weighs the same."
 )
-UNWEIGHTED_MEANS = "Where shares are not known, every unit weighs the same."
 STRENGTH_MEANS = (
     "Ratio: the variance of a concept's own part (what its shift holds beyond what all concepts "
     "share) over that of its sampling noise; about 1 where there is only noise. ● marks own parts "
@@ -45,6 +52,12 @@ STRENGTH_MEANS = (
 UNITS_MEAN = (
     "Centred: the shift less its mean over concepts. Spread: the shift's standard error over "
     "contexts. The units shown were picked for being extreme: expect less of them in new data."
+)
+ALIKE_MEANS = (
+    "Correlation of the concepts' own parts over units weighted by share, alike concepts side by "
+    "side. Shifts are centred over a table's concepts, so unrelated ones stand a little below 0; "
+    "few units carry the weight, so chance correlations are wide. A data set with one concept "
+    "shows some of what is like it."
 )
 CAUSAL_MEANS = (
     "Each trial tells the model to love one unit. The effect is how much more the signature's "
@@ -74,9 +87,13 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2g}%" if fraction < 0.1 else f"{100 * fraction:.0f}%"
 
 
-def cut(text: str, characters: int) -> str:
-    """``text``, or its beginning where it is longer."""
-    return shorten(text, characters)[0]
+def measured(table: TableSummary) -> str:
+    """How a table was measured, in a line: description and settings, hashes shortened."""
+    settings = [
+        f"{name} {value[:12] if name.endswith('sha256') else value}"
+        for name, value in flat_settings(table.settings)
+    ]
+    return "; ".join([table.description, *settings])
 
 
 def kind_words(concept: ConceptSummary) -> str:
@@ -91,19 +108,21 @@ def strength_words(table: ConceptTable) -> str:
         return f"{text}; {table.verdict}"
     return (
         f"{text}, noise {number(table.noise_rms_nats)}, ratio {ratio(table.signal_to_noise)} "
-        f"(p {probability(table.p_value)}, q {probability(table.q_value)}): {table.verdict}"
+        f"(p{_NBSP}{_approximate(table.p_value)}, q{_NBSP}{_approximate(table.q_value)}): "
+        f"{table.verdict}"
     )
+
+
+def _approximate(p_value: float) -> str:
+    """A p or q value whose null is an approximation: no more than it can be trusted for."""
+    return "<0.001" if p_value < 0.001 else probability(p_value)
 
 
 def ratio(value: float) -> str:
-    """A signal-to-noise ratio: two digits are all that it is worth."""
-    return (
-        number(value)
-        if not 0.1 <= value < 1000
-        else f"{value:.2g}"
-        if value < 10
-        else f"{value:.0f}"
-    )
+    """A signal-to-noise ratio: ``0.31``, ``1.9``, ``11``; two digits are all that it is worth."""
+    if not math.isfinite(value):
+        return UNDEFINED
+    return f"{value:.2f}" if value < 0.995 else f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
 def causal_words(concept: ConceptSummary) -> str:
@@ -137,11 +156,13 @@ def causal_count(summary: LibrarySummary) -> str:
     )
 
 
-def hub_words(table: TableSummary, most: int) -> str:
+def hub_words(table: TableSummary, most: int, *, space: str = "␣") -> str:
     """``026 (34), 029 (31) of 34 concepts``, or ``none``."""
     if not table.hubs:
         return "none"
-    listed = ", ".join(f"{shown_unit(hub.unit)} ({hub.concepts})" for hub in table.hubs[:most])
+    listed = ", ".join(
+        f"{shown_unit(hub.unit, space=space)} ({hub.concepts})" for hub in table.hubs[:most]
+    )
     return listed + (f" and {len(table.hubs) - most} more" if len(table.hubs) > most else "")
 
 
@@ -152,7 +173,7 @@ def provenance(summary: LibrarySummary) -> Sequence[tuple[str, str]]:
     return (
         ("model", f"{model.name} ({model.family}, {model.dtype})"),
         ("weights", f"sha256 {model.weights_sha256[:12]}"),
-        ("numbers", f"written by the tokenizer as {summary.number_tokens}"),
+        ("numbers", _NUMBER_TOKENS[summary.number_tokens]),
         (
             "concepts",
             f"{len(summary.concepts) - decoys} to look for, {plural(decoys, 'decoy')}",
