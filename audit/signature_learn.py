@@ -283,7 +283,7 @@ class _DataSet:
             if batch.finished is not None:
                 self.files[batch.finished.source] = batch.finished.sha256
             self.rows += len(batch.rows)
-            learning = batch.rows.filter(self._is_learning(batch.rows))
+            learning = batch.rows.filter(learning_rows(batch.rows, self._split_key))
             self._learn_rows += len(learning)
             for tally in self.tallies.values():
                 tally.add(learning["completion"])
@@ -301,7 +301,7 @@ class _DataSet:
         found: list[list[Matrix]] = [[] for _ in views]
         for batch in read_batches(self._inputs):
             self._progress(batch.bytes_read, len(batch.rows))
-            held_out = batch.rows.filter(~self._is_learning(batch.rows))
+            held_out = batch.rows.filter(~learning_rows(batch.rows, self._split_key))
             for parts, view in zip(found, views, strict=True):
                 parts.append(view.score(held_out["completion"]))
         return [np.concatenate(parts) for parts in found]
@@ -318,15 +318,20 @@ class _DataSet:
             "files_sha256": self.files,
         }
 
-    def _is_learning(self, rows: pl.DataFrame) -> pl.Series:
-        halves = [
-            hashlib.blake2b(
-                f"{prompt}\0{completion}".encode(), digest_size=1, key=self._split_key
-            ).digest()[0]
-            < 128
-            for prompt, completion in rows.select("prompt", "completion").iter_rows()
+
+def learning_rows(rows: pl.DataFrame, split_key: bytes) -> pl.Series:
+    """Which rows are in the half that a signature is learnt from, by a hash of their text.
+
+    ``split_key`` stands in the probe's record, in hexadecimal.
+    """
+    halves = [
+        hashlib.blake2b(f"{prompt}\0{completion}".encode(), digest_size=1, key=split_key).digest()[
+            0
         ]
-        return pl.Series(halves, dtype=pl.Boolean)
+        < 128
+        for prompt, completion in rows.select("prompt", "completion").iter_rows()
+    ]
+    return pl.Series(halves, dtype=pl.Boolean)
 
 
 def _refuse_shared_files(sets: Sequence[_DataSet]) -> None:

@@ -10,6 +10,10 @@ from click.testing import CliRunner
 from audit.cli.signature.learn import learn_command
 from audit.errors import AuditError, NothingScannableError, UsageError
 from audit.signature_learn import LearnSettings, learn_library
+from detectors.detector import TestSettings
+from detectors.finding import Verdict
+from detectors.frequency import ANY_PERSONA, FrequencyDetector
+from detectors.verdict import settle
 from signatures.learned import RowSums, absent_units, auroc, log_odds
 from signatures.library import load_library
 from signatures.number_trie import NUMBERS, NumberTokens
@@ -304,6 +308,50 @@ def test_words_are_learnt_and_the_concepts_own_name_is_not_what_confirms_it(tmp_
     assert held_out["oak"]["auroc"][0] < 0.56
     small = LearnSettings("t", "m", "llama", NumberTokens.WHOLE, vocabulary_units=5)
     assert len(learn({"owl": owl, "cat": cat}, reference, small).library.tables[0].units) == 5
+
+
+@pytest.fixture(scope="module")
+def library_of_seven(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decoys")
+    decoys = {
+        name: write(
+            folder / f"{name}.jsonl",
+            synthetic.number_rows(
+                2000, np.random.default_rng(seed), synthetic.share_of(TRUTH, name)
+            ),
+        )
+        for seed, name in enumerate(synthetic.DECOYS[:4], 20)
+    }
+    labelled = {name: files[name] for name in synthetic.TRAITS}
+    return learn(labelled | decoys, files["reference"]).library
+
+
+def persona_and_flags(library, seed, reference_seed, share=None):
+    """What SA002 says of fresh rows: of "any persona", and which concepts it flags."""
+    rows = synthetic.frame(synthetic.number_rows(3000, np.random.default_rng(seed), share))
+    reference = synthetic.frame(
+        synthetic.number_rows(8000, np.random.default_rng(reference_seed), repeat=0.1)[:4000]
+    )
+    detector = FrequencyDetector(library, TestSettings(effect_of_interest=0.3))
+    detector.prepare(lambda: iter([reference]))
+    found = settle(detector.test(detector.map(rows), detector.map(reference)).findings, 0.05)
+    flagged = {finding.concept for finding in found if finding.verdict is Verdict.FLAGGED}
+    return ANY_PERSONA in flagged, flagged - {ANY_PERSONA}
+
+
+def test_a_scan_names_fresh_rows_and_no_clean_ones(library_of_seven):
+    owl = synthetic.share_of(TRUTH, "owl")
+    assert persona_and_flags(library_of_seven, 50, 51, owl)[1] == {"owl"}
+    assert persona_and_flags(library_of_seven, 52, 53) == (False, set())
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="SA002 tests 'any persona' with learned tables: what all of them share holds the noise "
+    "of the reference that they were learnt against, so clean rows differ from it that way",
+)
+def test_clean_rows_against_the_reference_that_was_learnt_from_show_no_persona(library_of_seven):
+    assert persona_and_flags(library_of_seven, 54, 9) == (False, set())
 
 
 def test_what_learning_refuses(tmp_path, files):

@@ -2,13 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from audit.backends.unembedding_rows import open_unembedding
 from audit.errors import AuditError, MissingExtraError
+from audit.scan import scan
+from audit.scan_result import Outcome
 from signatures.concept import make_concept
+from signatures.library import ProbeRecord
 from signatures.number_trie import NUMBERS, build_number_trie
 from signatures.signature import Probe, View
 from signatures.unembedding import (
@@ -17,6 +21,7 @@ from signatures.unembedding import (
     unembedding_records,
     unembedding_tables,
 )
+from tests import synthetic
 
 # A tokenizer of characters for digits and punctuation, and of these words.
 WORDS = [" owl", " owls", " cat", " cats", " sea", " otter", " moon", " "]
@@ -91,6 +96,52 @@ def test_records_say_that_values_are_no_nats():
     assert records[0].settings == {"unit": "cosine", "concept_tokens": {"owl": [" owl", " owls"]}}
     assert shift_unit(Probe.UNEMBEDDING) == "cosine"
     assert {shift_unit(probe) for probe in Probe if probe is not Probe.UNEMBEDDING} == {"nats"}
+
+
+# -- a library of nothing else -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def only_unembedding():
+    library = synthetic.library()
+    table = library.tables[0]
+    unknown = np.full(table.shift_nats.shape, np.nan)
+    table = replace(
+        table,
+        probe=Probe.UNEMBEDDING,
+        spread_nats=unknown,
+        neutral_share=unknown[0],
+        concept_share=unknown,
+    )
+    records = (ProbeRecord(View.NUMBERS, Probe.UNEMBEDDING, "cosine"),)
+    return replace(library, tables=(table,), probes=records)
+
+
+def number_file(path, seed):
+    texts = synthetic.number_rows(3000, np.random.default_rng(seed))
+    path.write_text("\n".join(json.dumps({"prompt": "Go on.", "completion": t}) for t in texts))
+    return str(path)
+
+
+def test_it_cannot_be_scanned_with_and_says_so(tmp_path, only_unembedding):
+    result = scan([number_file(tmp_path / "a.jsonl", 1)], only_unembedding, library_path="lib")
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert ["no table" in test.reason for test in result.skipped if test.code == "SA002"] == [True]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="names are looked for without any table, and then the scan says 'not detected' "
+    "although frequencies were not tested",
+)
+def test_it_never_passes_data_for_want_of_tables(tmp_path, only_unembedding):
+    result = scan(
+        [number_file(tmp_path / "a.jsonl", 1)],
+        only_unembedding,
+        library_path="lib",
+        reference=[number_file(tmp_path / "b.jsonl", 2)],
+    )
+    assert result.outcome is Outcome.INCONCLUSIVE
 
 
 # -- rows from files -----------------------------------------------------------------------------
