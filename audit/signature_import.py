@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from audit.errors import AuditError, UsageError
+from audit.errors import UsageError
+from audit.shift_table import NUMBER_COLUMN, read_table
 from audit.version import tool_version
 from signatures.concept import Concept, ConceptFileError, load_concepts, make_concept
 from signatures.language_model import ModelIdentity
 from signatures.library import ProbeRecord, SignatureLibrary
 from signatures.number_trie import NUMBERS, NumberTokens
-from signatures.signature import Probe, ProbeTable, View
+from signatures.signature import Matrix, Probe, ProbeTable, View
+
+_POSITION = {number: index for index, number in enumerate(NUMBERS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,53 +36,39 @@ class ImportSettings:
 
 
 def import_number_table(path: Path, settings: ImportSettings) -> SignatureLibrary:
-    """A library from a CSV with a ``number`` column and one column of shifts (nats) a concept.
+    """A library from a table with a ``number`` column and one column of shifts (nats) a concept.
 
-    Numbers that the table lacks get the concept's mean shift, which says nothing of them.
+    Numbers that the table lacks get the concept's mean shift, which says nothing of them. With a
+    ``token`` column instead, the library is of words. ``audit.shift_table`` says which formats.
     Raises ``UsageError`` for a table that is not of that form, and ``AuditError`` if the file
     cannot be read.
     """
-    try:
-        frame = pl.read_csv(path, schema_overrides={"number": pl.String})
-    except (OSError, pl.exceptions.PolarsError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise AuditError(f"{path}: cannot be read as CSV: {detail}") from error
-    if "number" not in frame.columns or len(frame.columns) < 3:
-        raise UsageError(
-            f"{path}: needs a column 'number' and at least two columns of shifts, one a concept"
-        )
-    position = {number: index for index, number in enumerate(NUMBERS)}
-    rows = [position.get(number) for number in frame["number"].to_list()]
-    known = [(source, row) for source, row in enumerate(rows) if row is not None]
-    if len({row for _, row in known}) != len(known) or not known:
-        raise UsageError(f"{path}: the column 'number' repeats a number, or holds none of 0 to 999")
-    names = [column for column in frame.columns if column != "number"]
+    frame = read_table(path)
+    unit, *names = frame.columns
     concepts = _concepts(names, settings)
-    shift = np.empty((len(names), len(NUMBERS)))
-    for index, name in enumerate(names):
-        column = frame[name]
-        if not column.dtype.is_numeric() or column.null_count():
-            raise UsageError(f"{path}: column {name!r} is not a full column of numbers")
-        values = column.cast(pl.Float64).to_numpy()
-        shift[index] = values.mean()
-        shift[index, [row for _, row in known]] = values[[source for source, _ in known]]
-    if not np.isfinite(shift).all():
-        raise UsageError(f"{path}: a shift is not finite")
+    values = np.array([_shifts(path, frame[name]) for name in names])
+    found = frame[unit].to_list()
+    if unit == NUMBER_COLUMN:
+        view, units = View.NUMBERS, NUMBERS
+        shift = _over_numbers(path, found, values)
+        measured = sum(number in _POSITION for number in found)
+    else:
+        view, units, shift, measured = View.VOCABULARY, tuple(found), values, len(found)
+        if len(set(found)) < len(found) or not found:
+            raise UsageError(f"{path}: the column {unit!r} is empty or repeats a token")
     unknown = np.full(shift.shape, np.nan)
     table = ProbeTable(
-        View.NUMBERS,
+        view,
         Probe.IMPORTED,
-        NUMBERS,
+        units,
         tuple(concept.name for concept in concepts),
         shift,
         unknown,
-        np.full(len(NUMBERS), np.nan),
+        np.full(len(units), np.nan),
         unknown,
     )
     model = ModelIdentity(settings.model_name, settings.model_family, "", "", "", 0, "")
-    record = ProbeRecord(
-        View.NUMBERS, Probe.IMPORTED, f"imported from {path.name}", {"numbers": len(known)}
-    )
+    record = ProbeRecord(view, Probe.IMPORTED, f"imported from {path.name}", {f"{unit}s": measured})
     return SignatureLibrary(
         settings.name,
         tool_version(),
@@ -91,10 +80,34 @@ def import_number_table(path: Path, settings: ImportSettings) -> SignatureLibrar
     )
 
 
+def _shifts(path: Path, column: pl.Series) -> Matrix:
+    """The column as float64, [rows]."""
+    if not column.dtype.is_numeric() or column.null_count():
+        raise UsageError(f"{path}: column {column.name!r} is not a full column of numbers")
+    values = column.cast(pl.Float64).to_numpy()
+    if not np.isfinite(values).all():
+        raise UsageError(f"{path}: column {column.name!r}: a shift is not finite")
+    return values
+
+
+def _over_numbers(path: Path, found: list[str], values: Matrix) -> Matrix:
+    """``values`` [K, rows] put where their numbers stand, [K, 1110]; the mean elsewhere."""
+    known = [row for row, number in enumerate(found) if number in _POSITION]
+    places = [_POSITION[found[row]] for row in known]
+    if len(set(places)) != len(places) or not places:
+        raise UsageError(f"{path}: the column 'number' repeats a number, or holds none of 0 to 999")
+    shift = np.repeat(values.mean(axis=1, keepdims=True), len(NUMBERS), axis=1)
+    shift[:, places] = values[:, known]
+    return shift
+
+
 def _concepts(names: list[str], settings: ImportSettings) -> tuple[Concept, ...]:
     described = {}
     if settings.concepts_path is not None:
         described = {concept.name: concept for concept in load_concepts(settings.concepts_path)}
+    twice = [name for name in names if [n.lower() for n in names].count(name.lower()) > 1]
+    if twice:
+        raise UsageError(f"two columns of the table are called {twice[0].lower()!r}")
     try:
         return tuple(
             described.get(name.lower()) or make_concept(name.lower(), settings.category)

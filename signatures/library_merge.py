@@ -146,7 +146,8 @@ def _record(
             continue
         if not (_is_keyed_by(mine, names) and _is_keyed_by(other, names)):
             raise LibraryError(
-                f"{where} cannot be joined: measured in different ways ({key!r} differs)"
+                f"{where} cannot be joined: measured in different ways ({key!r} differs); "
+                "build or learn them together"
             )
         united: dict[str, Any] = dict(mine)
         for name, value in other.items():

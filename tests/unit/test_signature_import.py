@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audit.errors import AuditError, UsageError
+from audit.errors import AuditError
 from audit.signature_import import ImportSettings, import_number_table
 from signatures.number_trie import NUMBERS, NumberTokens
 
@@ -28,6 +28,20 @@ def test_leading_zeros_are_numbers_of_their_own(tmp_path):
     assert np.isnan(table.neutral_share).all(), "a table of shifts knows no shares"
 
 
+def test_whole_numbers_in_the_first_rows_do_not_make_a_column_whole(tmp_path):
+    rows = "".join(f"{number},1,2\n" for number in range(300)) + "999,1.5,2.5\n"
+    table = load(tmp_path, "number,owl,cat\n" + rows).tables[0]
+    assert table.shift_nats[0, NUMBERS.index("999")] == 1.5
+
+
+def test_a_json_table_may_write_numbers_as_numbers(tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text('[{"number": 7, "owl": 1, "cat": 2}, {"number": 8, "owl": 2.5, "cat": 2}]')
+    settings = ImportSettings("t", "m", "llama", NumberTokens.SPLIT, "animal")
+    table = import_number_table(path, settings).tables[0]
+    assert table.shift_nats[0, NUMBERS.index("8")] == 2.5
+
+
 def test_a_concept_file_describes_columns(tmp_path):
     concepts = tmp_path / "c.toml"
     concepts.write_text('[[concept]]\nname = "owl"\ncategory = "bird"\nkind = "decoy"\n')
@@ -47,10 +61,15 @@ def test_a_concept_file_describes_columns(tmp_path):
         ("number,owl,cat\n4321,2,3\n", "none of 0 to 999"),
         ("number,owl,cat\n1,2,inf\n", "not finite"),
         ("number,o*l,cat\n1,2,3\n", "no usable concept"),
+        ("number,owl,owl\n1,2,3\n", "same name"),
+        ("number,owl,Owl\n1,2,3\n", "two columns of the table are called 'owl'"),
+        ("number,owl,cat\n,2,3\n", "not a full column of texts"),
+        ("token,owl,cat\na,2,3\na,2,3\n", "repeats a token"),
+        ("token,owl,cat\n", "full column of numbers"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, message):
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(AuditError, match=message) as caught:
         load(tmp_path, text)
     assert "\n" not in str(caught.value)
 

@@ -41,7 +41,11 @@ def import_command(
     concepts_path: Path | None,
     name: str | None,
 ) -> None:
-    """Turn a CSV of logit shifts (column "number", one column a concept) into a library."""
+    """Turn a TABLE of logit shifts into a library: a column "number", one column a concept.
+
+    CSV, Parquet, JSON (a list of objects) or safetensors as `audit signature export` writes it. A
+    column "token" instead of "number" gives a library of words.
+    """
     from audit.signature_import import ImportSettings, import_number_table
 
     settings = ImportSettings(
