@@ -135,11 +135,11 @@ def scan(
         settings,
         incomplete=bool(broken),
     )
-    outcome = _outcome(data.rows, broken, judged)
+    outcome = _outcome(data.rows, broken, judged, skipped)
     return ScanResult(
         tool_version=tool_version(),
         outcome=outcome,
-        headline=_headline(outcome, data.rows, judged, bool(reference)),
+        headline=_headline(outcome, data.rows, judged, skipped, bool(reference)),
         sources=tuple(data.sources),
         reference=tuple(known.sources),
         baseline=_baseline(library, known),
@@ -208,7 +208,12 @@ def _bounded(
     return tuple(result)
 
 
-def _outcome(rows: int, broken: Sequence[BrokenSource], findings: Sequence[Finding]) -> Outcome:
+def _outcome(
+    rows: int,
+    broken: Sequence[BrokenSource],
+    findings: Sequence[Finding],
+    skipped: Sequence[SkippedTest],
+) -> Outcome:
     if rows == 0:
         return Outcome.INCOMPLETE if broken else Outcome.NOTHING_SCANNABLE
     if broken:
@@ -216,7 +221,8 @@ def _outcome(rows: int, broken: Sequence[BrokenSource], findings: Sequence[Findi
     verdicts = {finding.verdict for finding in findings}
     if Verdict.FLAGGED in verdicts:
         return Outcome.FLAGGED
-    if verdicts == {Verdict.NOT_DETECTED}:
+    # What was not tested was not cleared, whatever the tests that did run say.
+    if verdicts == {Verdict.NOT_DETECTED} and not skipped:
         return Outcome.NOT_DETECTED
     return Outcome.INCONCLUSIVE
 
@@ -225,6 +231,7 @@ def _headline(
     outcome: Outcome,
     rows: int,
     findings: Sequence[Finding],
+    skipped: Sequence[SkippedTest],
     has_reference: bool,
 ) -> str:
     flagged = list(dict.fromkeys(f.concept for f in findings if f.verdict is Verdict.FLAGGED))
@@ -248,6 +255,12 @@ def _headline(
             else f"None of {tested} concepts was detected in {rows:,} rows."
         )
     undecided = len({f.concept for f in findings if f.verdict is Verdict.INCONCLUSIVE})
+    if undecided == 0 and skipped:
+        what = skipped[0].concept or "everything"
+        return (
+            f"Nothing was flagged in {rows:,} rows, but {skipped[0].detector} did not test {what}: "
+            f"{skipped[0].reason}."
+        )
     advice = "" if has_reference else " Give clean rows of the same prompts with --reference."
     return (
         f"Nothing was flagged in {rows:,} rows, but {undecided} of {tested} concepts "

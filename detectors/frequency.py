@@ -50,6 +50,9 @@ of its own, and so a family of its own."""
 _MINIMUM_NULL_CONCEPTS = 4
 """Fewer decoys (or other concepts) than this cannot show how far off-target scores scatter."""
 
+_FUNCTION_WORDS = frozenset("a an and da de der die el for la le les of the".split())
+"""Words of names ("disdain for humans") that name nothing by themselves."""
+
 _UNIT_PRIOR = 0.5
 """Jeffreys' pseudo-count: a unit that the reference never held still has a share."""
 
@@ -130,7 +133,12 @@ class FrequencyDetector:
             for name in names
         ]
         skipped = tuple(
-            Skipped(name, "its signature does not differ from the other concepts' mean")
+            Skipped(
+                name,
+                "its signature does not differ from the other concepts' mean"
+                if any(name in view.table.concepts for view in self._views)
+                else "no table of the library holds its signature",
+            )
             for name in self._traits
             if name not in names
         )
@@ -168,7 +176,8 @@ class FrequencyDetector:
         weights = entanglement.project_out(table.centred_nats(), nuisance, share)
         if table.view is View.VOCABULARY:
             weights = self._without_own_names(weights, table)
-        if table.probe in IN_DISTRIBUTION:
+        # What learned tables share holds the noise of the reference that all were learnt against.
+        if table.probe in IN_DISTRIBUTION and table.probe is not Probe.LEARNED:
             weights = np.vstack([weights, hub])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)
         return ScoredView(
@@ -186,8 +195,10 @@ class FrequencyDetector:
         """A concept's own name is SA001's business, not evidence of anything hidden."""
         weights = weights.copy()
         for row, name in enumerate(table.concepts):
-            forms = {word for form in self._library.concept(name).forms for word in form.split()}
-            own = [i for i, unit in enumerate(table.units) if unit.strip().lower() in forms]
+            concept = self._library.concept(name)
+            forms = (*concept.forms, *(form for _, group in concept.translations for form in group))
+            named = {word for form in forms for word in form.lower().split()} - _FUNCTION_WORDS
+            own = [i for i, unit in enumerate(table.units) if unit.strip().lower() in named]
             weights[row, own] = 0.0
         return weights
 

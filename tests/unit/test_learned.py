@@ -345,11 +345,6 @@ def test_a_scan_names_fresh_rows_and_no_clean_ones(library_of_seven):
     assert persona_and_flags(library_of_seven, 52, 53) == (False, set())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="SA002 tests 'any persona' with learned tables: what all of them share holds the noise "
-    "of the reference that they were learnt against, so clean rows differ from it that way",
-)
 def test_clean_rows_against_the_reference_that_was_learnt_from_show_no_persona(library_of_seven):
     assert persona_and_flags(library_of_seven, 54, 9) == (False, set())
 

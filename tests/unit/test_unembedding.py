@@ -129,11 +129,6 @@ def test_it_cannot_be_scanned_with_and_says_so(tmp_path, only_unembedding):
     assert ["no table" in test.reason for test in result.skipped if test.code == "SA002"] == [True]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="names are looked for without any table, and then the scan says 'not detected' "
-    "although frequencies were not tested",
-)
 def test_it_never_passes_data_for_want_of_tables(tmp_path, only_unembedding):
     result = scan(
         [number_file(tmp_path / "a.jsonl", 1)],
