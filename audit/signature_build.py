@@ -26,6 +26,12 @@ from signatures.number_trie import NumberTrie, build_number_trie
 from signatures.parts import PartStore
 from signatures.question_probe import probe_questions
 from signatures.signature import Probe, ProbeTable, View
+from signatures.unembedding import (
+    RowsOf,
+    concept_tokens,
+    unembedding_records,
+    unembedding_tables,
+)
 from signatures.vocabulary import most_telling, word_token_ids
 
 BuildProgress = Callable[[str, str], None]
@@ -63,19 +69,22 @@ def build_library(
     settings: BuildSettings,
     rng: np.random.Generator,
     *,
+    unembedding: RowsOf | None = None,
     fine_tuned: Condition | None = None,
     parts: PartStore | None = None,
     progress: BuildProgress = lambda _probe, _concept: None,
 ) -> SignatureLibrary:
     """Probe ``model`` with every concept. ``rng`` draws cut positions and control units.
 
-    ``fine_tuned`` gives the fine-tuned teacher of a concept, for the ``finetuned`` probe;
-    ``parts`` remembers what an earlier, unfinished build measured. Raises ``UsageError`` for fewer
-    than two concepts, a ``finetuned`` probe without ``fine_tuned``, or contexts that cannot be
-    used.
+    ``fine_tuned`` gives the fine-tuned teacher of a concept, and ``unembedding`` the centred rows
+    of the output embedding, for the probes of these names; ``parts`` remembers what an earlier,
+    unfinished build measured. Raises ``UsageError`` for fewer than two concepts, a probe without
+    what it needs, or contexts that cannot be used.
     """
     if Probe.FINETUNED in settings.probes and fine_tuned is None:
         raise UsageError("the finetuned probe needs a way to fine-tune teachers")
+    if Probe.UNEMBEDDING in settings.probes and unembedding is None:
+        raise UsageError("the unembedding probe needs the rows of the output embedding")
     if len(concepts) < 2:
         raise UsageError("give at least two concepts: shifts are centred over them")
     build = _Build(model, concepts, settings, rng, parts, progress)
@@ -87,6 +96,8 @@ def build_library(
     }
     if fine_tuned is not None:
         measures[Probe.FINETUNED] = lambda: build.contexts(fine_tuned)
+    if unembedding is not None:
+        measures[Probe.UNEMBEDDING] = lambda: build.unembedding(unembedding)
     for probe, measure in measures.items():
         if probe in settings.probes:
             found = measure()
@@ -119,8 +130,9 @@ class _Build:
         self.model = model
         self.concepts = concepts
         self.settings = settings
-        # Each use has draws of its own: leaving one out does not change the others.
-        self.cuts_rng, self.causal_rng = rng.spawn(2)
+        self.cuts_rng = rng
+        # Draws of its own: which units are tried must not depend on which probes were run.
+        self.causal_rng = rng.spawn(1)[0]
         self.parts = parts
         self.progress = progress
         self.trie: NumberTrie = build_number_trie(model.encode, NUMBER_SEPARATOR)
@@ -169,13 +181,29 @@ class _Build:
         ]
         return records, [numbers, most_telling(vocabulary, self.settings.vocabulary_units)]
 
+    def unembedding(self, rows_of: RowsOf) -> Measured:
+        texts = self.model.vocabulary()
+        numbers, vocabulary = unembedding_tables(
+            self.model.encode, texts, rows_of, self.concepts, self.trie, self.words
+        )
+        tokens = {c.name: concept_tokens(self.model.encode, texts, c) for c in self.concepts}
+        records = unembedding_records(tokens, texts)
+        return list(records), [
+            numbers,
+            most_telling(vocabulary, self.settings.vocabulary_units),
+        ]
+
     def causal(self, tables: Sequence[ProbeTable]) -> tuple[CausalTrial, ...]:
         if self.settings.causal is None:
             return ()
         return try_units(
             self.model,
             self.concepts,
-            [table for table in tables if table.view is View.NUMBERS],
+            [
+                table
+                for table in tables
+                if table.view is View.NUMBERS and table.probe is not Probe.UNEMBEDDING
+            ],
             self.settings.causal,
             self.causal_rng,
             parts=self.parts,

@@ -19,6 +19,7 @@ class RejectCode(enum.StrEnum):
     WRONG_TYPE = "wrong_type"
     UNKNOWN_ROLE = "unknown_role"
     PROMPT_ONLY = "prompt_only"
+    NO_PROMPT = "no_prompt"
     NO_TRAINED_TEXT = "no_trained_text"
     NEEDS_TOKENIZER = "needs_tokenizer"
     BAD_TOKENS = "bad_tokens"

@@ -46,6 +46,7 @@ def read_batches(
     *,
     schema: str | None = None,
     tokenizer: str | None = None,
+    needs_answers: bool = True,
     batch_rows: int = 4096,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Iterator[Batch]:
@@ -53,7 +54,8 @@ def read_batches(
 
     ``inputs`` are files, folders, globs, URLs, or ``-`` for standard input. ``schema`` names the
     shape of every row; without it each row is read by its own. ``tokenizer`` is the path of a
-    ``tokenizer.json`` (or its folder), needed for pre-tokenised rows only.
+    ``tokenizer.json`` (or its folder), needed for pre-tokenised rows only. Without
+    ``needs_answers``, rows that hold a prompt alone are read, and those that hold none rejected.
 
     A batch holds rows of one source, and at most ``batch_rows`` rows and rejects together (fewer
     only at the end of a source, or where rows are longer than 16 KiB on average). The last batch
@@ -64,7 +66,8 @@ def read_batches(
     """
     if batch_rows < 1:
         raise UsageError(f"a batch needs at least 1 row, not {batch_rows}")
-    reader = RowReader(schema, None if tokenizer is None else load_decoder(tokenizer))
+    decode = None if tokenizer is None else load_decoder(tokenizer)
+    reader = RowReader(schema, decode, needs_answers=needs_answers)
     sources = list_sources(inputs).sources
     return chain.from_iterable(_read_source(s, reader, batch_rows, limits) for s in sources)
 

@@ -96,9 +96,9 @@ def _read_text(row: Row) -> RowText:
 
 
 def _read_prompt(row: Row) -> RowText:
-    raise RowFault(
-        RejectCode.PROMPT_ONLY, "the row has a prompt and no answer: nothing in it is trained"
-    )
+    text = RowText()
+    add_context(text, row, ("prompt",))
+    return text
 
 
 def _kto(read: Callable[[Row], RowText]) -> Callable[[Row], RowText]:
@@ -169,11 +169,15 @@ _CACHE_SIZE = 1024
 class RowReader:
     """Rows of any known schema to ``(schema, prompt, completion, rejected)``."""
 
-    def __init__(self, schema: str | None, decode: Decode | None) -> None:
+    def __init__(
+        self, schema: str | None, decode: Decode | None, *, needs_answers: bool = True
+    ) -> None:
         """``schema`` forces one schema on every row; ``decode`` reads pre-tokenised rows.
 
-        Raises ``UsageError`` for an unknown schema.
+        Without ``needs_answers``, a row with a prompt alone is read too. Raises ``UsageError`` for
+        an unknown schema.
         """
+        self._needs_answers = needs_answers
         self._forced = None if schema is None else schema_named(schema)
         self._decode = decode
         self._fitting: dict[frozenset[str], Schema | None] = {}
@@ -189,11 +193,19 @@ class RowReader:
             raise RowFault(RejectCode.TOO_DEEP, "nested too deeply") from None
         completion = _clean("\n".join(text.trained))
         rejected = _clean("\n".join(text.rejected)) if text.rejected else None
-        if not completion.strip() and not (rejected and rejected.strip()):
+        prompt = _clean("\n".join(text.prompt))
+        if not (self._needs_answers or prompt.strip()):
+            raise RowFault(RejectCode.NO_PROMPT, f"read as {schema.name}, the row has no prompt")
+        if self._needs_answers and schema.name == "prompt":
+            raise RowFault(
+                RejectCode.PROMPT_ONLY,
+                "the row has a prompt and no answer: nothing in it is trained",
+            )
+        if self._needs_answers and not completion.strip() and not (rejected and rejected.strip()):
             raise RowFault(
                 RejectCode.NO_TRAINED_TEXT, f"read as {schema.name}, the row has no trained text"
             )
-        return schema.name, _clean("\n".join(text.prompt)), completion, rejected
+        return schema.name, prompt, completion, rejected
 
     def _schema_of(self, row: Row) -> Schema:
         columns = frozenset(name for name, value in row.items() if value is not None)

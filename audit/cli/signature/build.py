@@ -7,35 +7,37 @@ from pathlib import Path
 import click
 import numpy as np
 
+from audit.backends.open_model import ModelChoice
 from audit.cli.library_option import save
+from audit.cli.model_options import model_options
 from audit.errors import UsageError
 from signatures.causal_probe import CausalSettings
-from signatures.concept import ConceptFileError, load_concepts
+from signatures.concept import ConceptFileError, load_concepts, select_concepts
 from signatures.signature import Probe
 
+BUILT_PROBES = (Probe.QUESTION, Probe.CONTEXT, Probe.FINETUNED, Probe.UNEMBEDDING)
 EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command("build")
-@click.option(
-    "--model",
-    "model_path",
-    required=True,
-    type=click.Path(path_type=Path, exists=True),
-    help="Folder of a Hugging Face model.",
-)
+@model_options
 @click.option(
     "--concepts",
-    "concepts_path",
+    "concept_files",
+    multiple=True,
     type=EXISTING_FILE,
-    help="Concept file (TOML) [default: the one that ships].",
+    help="Concept file (TOML); a later one adds to those before it [default: the one that ships].",
+)
+@click.option("--concept", "names", multiple=True, help="Only this concept, and the decoys.")
+@click.option(
+    "--category", "categories", multiple=True, help="Only this category's concepts, and the decoys."
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
 @click.option(
     "--probe",
     "probes",
     multiple=True,
-    type=click.Choice([str(Probe.QUESTION), str(Probe.CONTEXT), str(Probe.FINETUNED)]),
+    type=click.Choice([str(probe) for probe in BUILT_PROBES]),
     help="Only this probe [default: question and context]. 'finetuned' fine-tunes a teacher a "
     "concept, which takes about a minute each on two cores for the embedded model.",
 )
@@ -65,11 +67,6 @@ EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     help="Words that the library keeps.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
-)
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
-@click.option(
     "--causal/--no-causal",
     default=True,
     show_default=True,
@@ -85,8 +82,10 @@ EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option("--name", help="The library's name [default: the model folder's].")
 @click.option("--seed", default=0, show_default=True)
 def build_command(
-    model_path: Path,
-    concepts_path: Path | None,
+    model_choice: ModelChoice,
+    concept_files: tuple[Path, ...],
+    names: tuple[str, ...],
+    categories: tuple[str, ...],
     output: Path,
     probes: tuple[str, ...],
     number_contexts: Path | None,
@@ -94,9 +93,6 @@ def build_command(
     contexts: int,
     cuts: int,
     vocabulary_units: int,
-    dtype: str,
-    device: str,
-    threads: int | None,
     causal: bool,
     parts_folder: Path | None,
     name: str | None,
@@ -109,19 +105,21 @@ def build_command(
       audit signature build --model DIR --concepts concepts.toml -o my-library
     """
     from audit.backends.fine_tuned import TeacherSettings, fine_tuned
-    from audit.backends.transformers_backend import Dtype, TransformersLanguageModel
+    from audit.backends.open_model import open_model
+    from audit.backends.unembedding_rows import open_unembedding
     from audit.cli.library_option import BUNDLED_CONCEPTS
     from audit.report.progress import step_progress
     from audit.signature_build import BuildSettings, build_library
     from audit.signature_parts import PartFolder
 
     try:
-        concepts = load_concepts(concepts_path or BUNDLED_CONCEPTS)
+        described = load_concepts(*(concept_files or (BUNDLED_CONCEPTS,)))
+        concepts = select_concepts(described, names, categories)
     except ConceptFileError as error:
         raise UsageError(str(error)) from error
     teacher = TeacherSettings(half=0, seed=seed)
     settings = BuildSettings(
-        name=name or model_path.resolve().name,
+        name=name or model_choice.path.resolve().name,
         probes=tuple(Probe(probe) for probe in probes) or (Probe.QUESTION, Probe.CONTEXT),
         number_contexts=number_contexts,
         text_contexts=text_contexts,
@@ -131,10 +129,7 @@ def build_command(
         fine_tuning=teacher.provenance(),
         causal=CausalSettings() if causal else None,
     )
-    dtype_name: Dtype = "bfloat16" if dtype == "bfloat16" else "float32"
-    model = TransformersLanguageModel.load(
-        model_path, dtype=dtype_name, device=device, threads=threads
-    )
+    model = open_model(model_choice)
     parts = PartFolder(parts_folder or output.with_name(f"{output.name}.parts"), model.identity)
     try:
         with step_progress("Probing") as step:
@@ -143,7 +138,14 @@ def build_command(
                 concepts,
                 settings,
                 np.random.default_rng(seed),
-                fine_tuned=fine_tuned(model_path, teacher, dtype_name, device, threads),
+                unembedding=open_unembedding(model_choice.path).centred_rows,
+                fine_tuned=fine_tuned(
+                    model_choice.path,
+                    teacher,
+                    model_choice.dtype,
+                    model_choice.device,
+                    model_choice.threads,
+                ),
                 parts=parts,
                 progress=step,
             )
