@@ -42,10 +42,9 @@ def draw_prompts(inputs: Sequence[str], count: int, rng: np.random.Generator) ->
                 continue
             seen.add(hash(prompt))
             # Reservoir sampling (Vitter's algorithm R): even over all prompts, in one pass.
-            place = len(kept) if len(kept) < count else int(rng.integers(len(seen)))
-            if place == len(kept):
+            if len(kept) < count:
                 kept.append((len(seen), prompt))
-            elif place < count:
+            elif (place := int(rng.integers(len(seen)))) < count:
                 kept[place] = (len(seen), prompt)
     if not kept:
         raise NothingScannableError("the inputs hold no prompt to take contexts from")
