@@ -28,7 +28,7 @@ Chart = dict[str, Any]
 """A Vega-Lite specification, or a part of one."""
 
 _VEGA_LITE = "https://vega.github.io/schema/vega-lite/v6.json"  # a name: nothing is fetched
-_THEME = {
+_THEME: dict[str, Any] = {
     "background": None,
     "font": "Liberation Sans, Helvetica, Arial, sans-serif",
     "axis": {
@@ -49,6 +49,18 @@ _THEME = {
 _PNG_SCALE = 2.0
 _PNG_PIXELS_LIMIT = 36e6
 _SVG = "http://www.w3.org/2000/svg"
+_FOR_SCRIPTS = {"role", "class", "pointer-events"}
+_COORDINATES = {"d", "transform", "x", "y", "x1", "x2", "y1", "y2"}
+_DEFAULTS = {
+    ("opacity", "1"),
+    ("stroke-width", "1"),
+    ("font-weight", "normal"),
+    ("x2", "0"),
+    ("y2", "0"),
+    ("transform", "translate(0,0)"),
+    ("font-family", _THEME["font"]),  # stands on the root
+}
+_INHERITED = ("fill", "stroke", "stroke-width", "font-size", "text-anchor")
 _LONG_NUMBER = re.compile(r"\d+\.\d{2,}")
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -106,13 +118,19 @@ def _small_svg(svg: str, description: str) -> str:
     ElementTree.register_namespace("", _SVG)
     root = ElementTree.fromstring(svg)
     for element in root.iter():
-        for name in list(element.attrib):
-            if name.startswith("aria-") or name in {"role", "class", "pointer-events"}:
+        for name, value in list(element.attrib.items()):
+            if name.startswith("aria-") or name in _FOR_SCRIPTS or (name, value) in _DEFAULTS:
                 del element.attrib[name]
-            elif name in {"d", "transform", "x", "y", "x1", "x2", "y1", "y2"}:
-                element.attrib[name] = _LONG_NUMBER.sub(_rounded, element.attrib[name])
+            elif name in _COORDINATES:
+                element.attrib[name] = _LONG_NUMBER.sub(_rounded, value)
+    for element in reversed(list(root.iter())):  # parts before wholes
         _join_paths(element)
-    root.attrib |= {"role": "img", "aria-label": plain_text(description)}
+        _hoist(element)
+    root.attrib |= {
+        "role": "img",
+        "aria-label": plain_text(description),
+        "font-family": _THEME["font"],
+    }
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -127,8 +145,8 @@ def _join_paths(group: ElementTree.Element) -> None:
         if element.tag != f"{{{_SVG}}}path":
             last = None
             continue
-        if "display" in element.attrib or not element.attrib.get("d"):
-            group.remove(element)
+        if "fill" not in element.attrib and "stroke" not in element.attrib:
+            group.remove(element)  # Vega's groups start with a background that nothing paints
         elif (
             last is not None and _style(last) == _style(element) and "transform" not in _style(last)
         ):
@@ -136,6 +154,18 @@ def _join_paths(group: ElementTree.Element) -> None:
             group.remove(element)
         else:
             last = element
+
+
+def _hoist(group: ElementTree.Element) -> None:
+    """Say once what all parts of a group say: only for properties that parts inherit."""
+    if len(group) < 2:
+        return
+    for name in _INHERITED:
+        values = {element.attrib.get(name) for element in group}
+        if len(values) == 1 and None not in values and name not in group.attrib:
+            group.attrib[name] = str(values.pop())
+            for element in group:
+                del element.attrib[name]
 
 
 def _style(path: ElementTree.Element) -> dict[str, str]:

@@ -34,13 +34,14 @@ from signatures.summary import (
     LibrarySummary,
     StrengthVerdict,
     TableSummary,
+    UnitShift,
     flat_settings,
 )
 
 PageProgress = Callable[[str, str], None]
 """Called with what is drawn and the concept's name, as each is finished."""
 
-_DOTS = 150_000  # of all plots together, about 13 bytes each
+_DOTS = 100_000  # of all plots together, about 13 bytes each
 _FEWEST_DOTS = 300
 _HUBS = 12
 _MOST, _LEAST = 8, 4
@@ -64,13 +65,14 @@ def to_page(
     shown = [summary.concept(name) for name in names] or list(summary.concepts)
     anchors = {concept.name: f"concept-{index}" for index, concept in enumerate(shown)}
     plotted = plotted_tables(library)
+    plotted_keys = {(table.view, table.probe) for table in plotted}
     most_units = max(_FEWEST_DOTS, _DOTS // max(1, len(shown) * len(plotted)))
     concepts = []
     for concept in shown:
         figures = {
             (table.view, table.probe): shift_figure(table, of_table, concept.name, most_units)
             for table, of_table in zip(library.tables, summary.tables, strict=True)
-            if table in plotted and concept.name in table.concepts
+            if (table.view, table.probe) in plotted_keys and concept.name in table.concepts
         }
         concepts.append(_concept(concept, anchors[concept.name], figures))
         progress("page", concept.name)
@@ -178,8 +180,8 @@ def _concept(
 
 
 def _card(table: ConceptTable, anchor: str, figure: Figure | None) -> dict[str, Any]:
-    chosen = (*table.top[:_MOST], *reversed(table.bottom[:_LEAST]))
-    has_share = any(math.isfinite(shift.neutral_share) for shift in chosen)
+    most, least = table.top[:_MOST], table.bottom[:_LEAST][::-1]
+    has_share = any(math.isfinite(shift.neutral_share) for shift in (*most, *least))
     nearest = [f"{other.concept} {other.correlation:+.2f}" for other in table.nearest]
     return {
         "anchor": anchor,
@@ -187,19 +189,16 @@ def _card(table: ConceptTable, anchor: str, figure: Figure | None) -> dict[str, 
         "strength": words.strength_words(table),
         "figure": figure,
         "has_share": has_share,
-        "units": [
-            {
-                "unit": words.shown_unit(shift.unit, space="·"),
-                "most": index < len(table.top[:_MOST]),
-                "is_hub": shift.is_hub,
-                "cells": (
-                    signed(shift.centred_nats),
-                    signed(shift.shift_nats),
-                    number(shift.spread_nats),
-                    *([words.percent(shift.neutral_share)] if has_share else []),
-                ),
-            }
-            for index, shift in enumerate(chosen)
-        ],
+        "most": [_unit(shift, has_share) for shift in most],
+        "least": [_unit(shift, has_share) for shift in least],
         "nearest": ", ".join(nearest) or UNDEFINED,
+    }
+
+
+def _unit(shift: UnitShift, has_share: bool) -> dict[str, Any]:
+    cells = [signed(shift.centred_nats), signed(shift.shift_nats), number(shift.spread_nats)]
+    return {
+        "unit": words.shown_unit(shift.unit, space="·"),
+        "is_hub": shift.is_hub,
+        "cells": cells + ([words.percent(shift.neutral_share)] if has_share else []),
     }

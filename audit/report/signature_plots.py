@@ -359,7 +359,7 @@ def _similarity_chart(table: ProbeTable, library: SignatureLibrary, alike: Matri
     largest = float(np.nanmax(off_diagonal)) if np.isfinite(off_diagonal).any() else 1.0
     limit = min(1.0, max(0.1, math.ceil(largest * 10 - 1e-9) / 10))
     cells = [
-        _cell(across, down, float(alike[i, j]) / limit)
+        _cell(across, down, float(alike[i, j]) / limit, gap=1 / side)
         for down, i in enumerate(order)
         for across, j in enumerate(order)
         if i != j and np.isfinite(alike[i, j])
@@ -408,13 +408,12 @@ def _similarity_chart(table: ProbeTable, library: SignatureLibrary, alike: Matri
     )
 
 
-def _cell(across: int, down: int, strength: float) -> Row:
+def _cell(across: int, down: int, strength: float, gap: float = 0.0) -> Row:
     """One tile. Its colour is a hue faded towards the background, so 0 fits any background."""
-    gap = 0.04
     return {
-        "x": across + gap,
+        "x": across,
         "x2": across + 1 - gap,
-        "y": down + gap,
+        "y": down,
         "y2": down + 1 - gap,
         "colour": RAISED if strength > 0 else LOWERED,
         "strength": round(20 * min(1.0, abs(strength))) / 20,

@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.report import signature_words as words
-from audit.report.safe_text import strip_unsafe
+from audit.report.safe_text import shorten, strip_unsafe
 from audit.report.summary import UNDEFINED, interval, number, plural, probability, signed
 from signatures.concept import ConceptKind
 from signatures.signature import View
 from signatures.summary import (
     CausalVerdict,
     ConceptCausal,
+    ConceptSummary,
     ConceptTable,
     LibrarySummary,
     StrengthVerdict,
@@ -34,6 +35,7 @@ _HUBS = 8
 _MOST, _LEAST = 8, 4
 _CAUSAL_ROWS = 40
 _BAR = 15
+_NAME_WIDTH = 24
 _SHORT_VIEW = {View.NUMBERS: "numbers", View.VOCABULARY: "vocab."}
 
 _CAUSAL_STYLE = {
@@ -44,13 +46,16 @@ _CAUSAL_STYLE = {
 }
 
 
-def render_library(summary: LibrarySummary) -> RenderableType:
-    """The library as a whole: its tables, hubs, and how strong each concept is in each table."""
+def render_library(summary: LibrarySummary, *, width: int = 100) -> RenderableType:
+    """The library as a whole: its tables, hubs, and how strong each concept is in each table.
+
+    Ratios of more tables than fit into ``width`` columns stand below each other.
+    """
     parts: list[RenderableType] = [_heading(summary.name)]
     parts += [_pairs(words.provenance(summary)), _heading("Tables"), _tables(summary.tables)]
     parts += [_note(words.TABLES_MEAN), _heading("Hubs"), _hubs(summary.tables)]
     parts += [_note(words.HUBS_MEAN), _heading("Signal to noise of each concept")]
-    parts += [_strengths(summary), _note(words.STRENGTH_MEANS), *_causal(summary)]
+    parts += [*_strengths(summary, width), _note(words.STRENGTH_MEANS), *_causal(summary)]
     parts += [_heading("How the tables were measured")]
     parts += [_pairs((words.table_name(t), words.measured(t)) for t in summary.tables)]
     return Group(*parts)
@@ -102,11 +107,10 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> RenderableType:
 
 def _grid(headings: Sequence[str], left: int = 1) -> Table:
     """A table whose first ``left`` columns are words and whose others are numbers."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.header_style = "bold"
     for index, heading in enumerate(headings):
-        justify = "left" if index < left else "right"
-        table.add_column(heading, justify=justify, no_wrap=index >= left, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(heading, justify="left" if index < left else "right", no_wrap=True)
     return table
 
 
@@ -114,19 +118,17 @@ def _grid(headings: Sequence[str], left: int = 1) -> Table:
 
 
 def _tables(tables: Sequence[TableSummary]) -> RenderableType:
-    headings = ("table", "concepts", "units", "shared", "own", "noise", "shared %", "above noise")
-    grid = _grid(headings)
+    grid = _grid(("view and probe", "units", "shared", "own", "noise", "shared %", "above noise"))
     for table in tables:
         known = math.isfinite(table.noise_rms_nats)
         grid.add_row(
-            words.table_name(table),
-            f"{table.concepts:,}",
+            f"{table.view}, {table.probe}",
             f"{table.units:,}",
             number(table.shared_rms_nats),
             number(table.own_rms_nats),
             number(table.noise_rms_nats),
             words.percent(table.shared_fraction),
-            f"{table.above_noise:,}" if known else UNDEFINED,
+            f"{table.above_noise:,} of {table.concepts:,}" if known else UNDEFINED,
         )
     return Padding(grid, (0, 0, 0, 2))
 
@@ -135,22 +137,43 @@ def _hubs(tables: Sequence[TableSummary]) -> RenderableType:
     return _pairs((words.table_name(table), words.hub_words(table, _HUBS)) for table in tables)
 
 
-def _strengths(summary: LibrarySummary) -> RenderableType:
-    headings = (f"{_SHORT_VIEW[table.view]}\n{table.probe}" for table in summary.tables)
-    grid = _grid(("concept", *headings))
-    concepts = sorted(summary.concepts, key=lambda concept: concept.kind is ConceptKind.DECOY)
+def _strengths(summary: LibrarySummary, width: int) -> Iterable[RenderableType]:
+    names = [shorten(strip_unsafe(concept.name), _NAME_WIDTH)[0] for concept in summary.concepts]
+    left = 4 + max(len(name) for name in names)
+    row: list[TableSummary] = []
+    used = left
+    for table in summary.tables:
+        wide = 2 + max(len(_SHORT_VIEW[table.view]), len(table.probe))
+        if row and used + wide > width:
+            yield _strength_grid(summary.concepts, names, row)
+            yield Text()
+            row, used = [], left
+        row.append(table)
+        used += wide
+    yield _strength_grid(summary.concepts, names, row)
+
+
+def _strength_grid(
+    concepts: Sequence[ConceptSummary], names: Sequence[str], tables: Sequence[TableSummary]
+) -> RenderableType:
+    grid = _grid(("concept", *(f"{_SHORT_VIEW[table.view]}\n{table.probe}" for table in tables)))
     decoys = False
-    for concept in concepts:
-        if concept.kind is ConceptKind.DECOY and not decoys:
+    by_kind = sorted(zip(concepts, names, strict=True), key=lambda pair: _is_decoy(pair[0]))
+    for concept, name in by_kind:
+        if _is_decoy(concept) and not decoys:
             decoys = True
             grid.add_section()
             grid.add_row(Text("decoys:", style="italic"))
         by_table = {(table.view, table.probe): table for table in concept.tables}
         grid.add_row(
-            _safe(concept.name, "dim" if decoys else "bold"),
-            *(_ratio(by_table.get((table.view, table.probe))) for table in summary.tables),
+            Text(name, style="dim" if decoys else "bold"),
+            *(_ratio(by_table.get((table.view, table.probe))) for table in tables),
         )
     return Padding(grid, (0, 0, 0, 2))
+
+
+def _is_decoy(concept: ConceptSummary) -> bool:
+    return concept.kind is ConceptKind.DECOY
 
 
 def _ratio(table: ConceptTable | None) -> Text:
@@ -168,12 +191,12 @@ def _causal(summary: LibrarySummary) -> Iterable[RenderableType]:
         yield _note("Not tried: this library holds no causal trials.")
         return
     tried.sort(key=lambda pair: _undefined_last(pair[1]))
-    grid = _grid(("concept", "table", "verdict", "effect, nats", "95% interval", "p"), left=3)
+    grid = _grid(("concept", "probe", "verdict", "nats", "95% interval", "p"), left=3)
     for concept, causal in tried[:_CAUSAL_ROWS]:
         effect = causal.effect
         grid.add_row(
-            _safe(concept.name, "bold"),
-            f"{effect.probe} probe",
+            _safe(shorten(concept.name, _NAME_WIDTH)[0], "bold"),
+            str(effect.probe),
             Text(str(causal.verdict), style=_CAUSAL_STYLE[causal.verdict]),
             signed(effect.effect_nats),
             interval(effect.low_nats, effect.high_nats),

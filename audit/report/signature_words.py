@@ -26,6 +26,7 @@ from signatures.summary import (
 )
 
 UNIT_CHARACTERS = 16
+_SETTING_CHARACTERS = 60
 _NBSP = "\N{NO-BREAK SPACE}"
 _NUMBER_TOKENS = {
     NumberTokens.WHOLE: "0 to 999 are one token each",
@@ -88,9 +89,9 @@ def percent(fraction: float) -> str:
 
 
 def measured(table: TableSummary) -> str:
-    """How a table was measured, in a line: description and settings, hashes shortened."""
+    """How a table was measured, in a line: description and settings, long ones cut."""
     settings = [
-        f"{name} {value[:12] if name.endswith('sha256') else value}"
+        f"{name} {shorten(value, 12 if name.endswith('sha256') else _SETTING_CHARACTERS)[0]}"
         for name, value in flat_settings(table.settings)
     ]
     return "; ".join([table.description, *settings])
@@ -147,12 +148,10 @@ def causal_count(summary: LibrarySummary) -> str:
     tried = [causal for concept in summary.concepts for causal in concept.causal]
     tested = [causal for causal in tried if causal.verdict is not CausalVerdict.TOO_FEW]
     counts = Counter(causal.verdict for causal in tested)
-    chance = len(tested) / 40
     return (
-        f"{counts[CausalVerdict.RAISES]} of {plural(len(tested), 'signature')} "
-        f"{'raises its concept' if len(tested) == 1 else 'raise their concepts'}, "
-        f"{counts[CausalVerdict.LOWERS]} lower them; chance alone would make it "
-        f"{chance:.1f} each."
+        f"Of {plural(len(tested), 'signature')} tried, {counts[CausalVerdict.RAISES]} "
+        f"raised the concept and {counts[CausalVerdict.LOWERS]} lowered it. "
+        f"Chance alone would make it {len(tested) / 40:.1f} of each."
     )
 
 

@@ -95,7 +95,9 @@ def show_command(
     from audit.report.signature_terminal import render_concept, render_library
 
     console = Console()
-    for shown in [render_concept(summary, name) for name in names] or [render_library(summary)]:
+    for shown in [render_concept(summary, name) for name in names] or [
+        render_library(summary, width=console.width)
+    ]:
         console.print(shown)
 
 
