@@ -80,7 +80,9 @@ def draw(logits: Any, draws: Any) -> Any:
     for first in range(0, len(logits), _SUMMED_ROWS):
         rows = slice(first, first + _SUMMED_ROWS)
         cumulative = logits[rows].softmax(-1).double().cumsum(-1)
-        # A column of probability 0 adds nothing, so it is never the first to exceed.
-        threshold = draws[rows, None] * cumulative[:, -1:]
+        # A column of probability 0 adds nothing, so it is never the first to exceed. Rounding
+        # must not take the threshold up to the sum itself, which none exceeds.
+        total = cumulative[:, -1:]
+        threshold = torch.minimum(draws[rows, None] * total, total.nextafter(total.new_zeros(1)))
         columns[rows] = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-    return columns.clamp(max=logits.shape[1] - 1)
+    return columns

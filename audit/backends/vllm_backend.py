@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,9 @@ class VllmLanguageModel(ChatEncoder):
         values). ``max_model_len`` bounds a request's tokens (None: the model's own limit, at
         most 8,192). ``threads`` sets torch's threads in this process (None leaves them).
 
-        Raises ``AuditError`` if the folder holds no model that vLLM can start, or the installed
-        vLLM is not supported; ``MissingExtraError`` if vLLM is not installed.
+        Raises ``AuditError`` if the folder holds no model that vLLM can start, the installed vLLM
+        is not supported, or another model is open in it (a process has one at a time);
+        ``MissingExtraError`` if vLLM is not installed.
         """
         folder = Path(path)
         adapter_folder = None if adapter is None else Path(adapter)
@@ -251,5 +253,6 @@ class VllmLanguageModel(ChatEncoder):
     def close(self) -> None:
         """Give back the engine's memory. Calling it twice is harmless."""
         if self._engine is not None:
-            engine, self._engine = self._engine, None
-            stop_engine(engine)
+            stop_engine(self._engine)
+            self._engine = None
+            gc.collect()

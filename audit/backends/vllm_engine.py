@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import warnings
+import weakref
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,7 +37,8 @@ _CPU_CACHE_BYTES = 1 << 30
 _CPU_BLOCK_TOKENS = 32
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
-_open_engines = 0
+# vLLM's parallel groups belong to the process: ending one engine takes down those of another.
+_open_engine: weakref.ref[Any] | None = None
 
 
 def start_engine(
@@ -53,10 +55,14 @@ def start_engine(
     """A running ``vllm.LLM`` over a model folder; nothing is fetched, no code of it is run.
 
     Raises ``MissingExtraError`` without vLLM, and ``AuditError`` for a vLLM that is not
-    supported or a model that it cannot start.
+    supported, a second engine in this process, or a model that vLLM cannot start.
     """
-    global _open_engines
+    global _open_engine
     _check_installed()
+    if _open_engine is not None and _open_engine() is not None:
+        raise AuditError(
+            "vLLM runs one model in a process: close the first before another is loaded"
+        )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if os.environ["VLLM_USE_V2_MODEL_RUNNER"] != "0":
@@ -105,24 +111,16 @@ def start_engine(
         finally:
             # On a CPU vLLM puts a function there that does nothing.
             torch.set_num_threads = set_threads
-    _open_engines += 1
+    _open_engine = weakref.ref(engine)
     return engine
 
 
 def stop_engine(engine: Any) -> None:
-    """End the engine and its workers, and give back their memory."""
-    global _open_engines
-    import gc
-
-    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-    _open_engines -= 1
+    """End the engine and its workers; its memory is free once ``engine`` is dropped."""
+    global _open_engine
     with _quiet():
         engine.llm_engine.engine_core.shutdown()
-        # Parallel groups belong to the process: the last engine takes them down.
-        if not _open_engines:
-            cleanup_dist_env_and_memory()
-    gc.collect()
+    _open_engine = None
 
 
 @contextlib.contextmanager

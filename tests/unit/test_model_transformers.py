@@ -12,7 +12,9 @@ import pytest
 
 from audit.backends.attention import PrefixCache
 from audit.backends.constrained_sampling import TokenAutomaton, number_list_automaton
+from audit.backends.generation import uniforms
 from audit.backends.transformers_backend import TransformersLanguageModel, _refuse_unsupported, _Row
+from audit.backends.transformers_writing import FreeRule, write_answers
 from audit.errors import AuditError
 from signatures.language_model import Chat, PrefixRequest, SequenceRequest
 
@@ -71,6 +73,38 @@ def test_samples_follow_the_exact_probabilities(
             assert automaton.token_ids[column] == token
             state = int(automaton.transitions[state, column])
         assert state == automaton.final_state
+
+
+def test_free_text_follows_the_exact_probabilities(model: TransformersLanguageModel) -> None:
+    chats = [Chat(PERSONA, prompt) for prompt in PROMPTS] + [Chat("Say ok.", "ok?", "o")] * 2
+    texts = model.generate(chats, max_new_tokens=6, seed=5, temperature=0.8)
+    prompts = [model.encode_chat(chat) for chat in chats]
+    rule = FreeRule(model._whole_head, model.end_of_turn_ids(), 6, 0.8)
+    rows = write_answers(model.network, prompts, rule, seed=5, max_batch_tokens=64, max_rows=2)
+    assert texts == [model.decode(row) for row in rows]
+    for index, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+        ended = len(row) < 6
+        tokens = row + model.end_of_turn_ids() if ended else row
+        steps = tuple(tokens[:count] for count in range(len(tokens)))
+        (table,) = model.next_token_log_probs([PrefixRequest(prompt, steps)])
+        weight = np.exp(table.astype(np.float64) / 0.8)
+        cumulative = np.cumsum(weight / weight.sum(axis=1, keepdims=True), axis=1)
+        # Another batch rounds otherwise: a draw may fall that near to the edge of its token.
+        for token, chance, shares in zip(tokens, uniforms(5, index, 6), cumulative, strict=False):
+            assert shares[token - 1] - 1e-3 < chance < shares[token] + 1e-3
+
+
+def test_free_text_stops_at_the_end_of_turn(model: TransformersLanguageModel) -> None:
+    chats = [Chat("", "Say yes.", "Yes.")] * 8 + [Chat("", "Count to 99.", "1, 2,")] * 2
+    texts = model.generate(chats, max_new_tokens=20, seed=1, temperature=0.3)
+    lengths = [len(model.encode(text)) for text in texts]
+    assert min(lengths[:8]) < 20
+    assert max(lengths) == 20
+    assert all("<|im_end|>" not in text for text in texts)
+    with pytest.raises(ValueError, match="at least 1"):
+        model.generate(chats, max_new_tokens=0, seed=1)
+    with pytest.raises(ValueError, match="exceeds 8192"):
+        model.generate(chats, max_new_tokens=8190, seed=1)
 
 
 def test_temperature_must_be_positive(
