@@ -25,6 +25,8 @@ def open_library(path: Path) -> SignatureLibrary:
 
 def save(library: SignatureLibrary, folder: Path) -> None:
     """Write a new library and say what it is. Raises ``UsageError`` if the folder is taken."""
+    from audit.report.summary import plural
+
     try:
         saved = save_library(library, folder)
     except LibraryError as error:
@@ -32,5 +34,6 @@ def save(library: SignatureLibrary, folder: Path) -> None:
     size_bytes = sum(path.stat().st_size for path in folder.iterdir())
     click.echo(
         f"{folder}: {len(saved.traits())} concepts, {len(saved.decoys())} decoys, "
-        f"{len(saved.tables)} tables, {size_bytes:,} bytes, content {saved.content_sha256[:12]}"
+        f"{plural(len(saved.tables), 'table')}, {size_bytes:,} bytes, "
+        f"content {saved.content_sha256[:12]}"
     )

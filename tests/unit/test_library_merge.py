@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from audit.cli.library_option import BUNDLED_LIBRARY
 from audit.cli.main import main
 from signatures.causal import CausalTrial, UnitRole
 from signatures.concept import Concept, Question
@@ -226,6 +227,50 @@ def test_imported_libraries_need_the_same_model_name_and_family():
     assert merge_libraries([library(OWL), renamed]).library.model == IDENTITY
 
 
+def test_the_halves_of_the_one_that_ships_make_it_whole_again(tmp_path):
+    whole = load_library(BUNDLED_LIBRARY)
+    animals = tuple(c.name for c in whole.concepts if c.category == "animal")
+
+    def part(names):
+        # A question table says which questions were asked for each category.
+        categories = {whole.concept(name).category for name in names}
+        records = tuple(
+            replace(
+                record,
+                settings={
+                    key: {c: value[c] for c in categories} if key == "questions" else value
+                    for key, value in record.settings.items()
+                },
+            )
+            for record in whole.probes
+        )
+        return replace(
+            whole,
+            concepts=tuple(whole.concept(name) for name in names),
+            probes=records,
+            tables=tuple(found.select_concepts(names) for found in whole.tables),
+            causal=tuple(trial for trial in whole.causal if trial.concept in names),
+        )
+
+    others = tuple(c.name for c in whole.concepts if c.category != "animal")
+    merged = merge_libraries([part(animals), part(others)])
+    assert merged.left_out == ()
+    order = (*animals, *others)
+    expected = replace(
+        whole,
+        concepts=tuple(whole.concept(name) for name in order),
+        tables=tuple(found.select_concepts(order) for found in whole.tables),
+        causal=tuple(
+            sorted(whole.causal, key=lambda trial: order.index(trial.concept) >= len(animals))
+        ),
+    )
+    hashes = {
+        save_library(found, tmp_path / name).content_sha256
+        for name, found in (("merged", merged.library), ("expected", expected))
+    }
+    assert len(hashes) == 1
+
+
 # Any libraries of one model
 
 
@@ -336,7 +381,7 @@ def test_the_command_says_what_was_left_out(capsys, tmp_path):
     assert lines[0] == (
         f"{tmp_path / 'a'}: 1 unit of the context vocabulary table left out, 2 are in common"
     )
-    assert lines[1].startswith(f"{tmp_path / 'ab'}: 2 concepts, 0 decoys, 1 tables")
+    assert lines[1].startswith(f"{tmp_path / 'ab'}: 2 concepts, 0 decoys, 1 table,")
     merged = load_library(tmp_path / "ab")
     assert merged.name == "first"
     assert merged.tables[0].concepts == ("owl", "cat")
