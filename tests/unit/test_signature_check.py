@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -194,6 +196,17 @@ def test_several_chat_templates_are_refused(tmp_path):
     (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("b")
     with pytest.raises(AuditError, match="several chat templates"):
         chat_template(tmp_path)
+
+
+def test_comparing_with_a_model_imports_no_engine(folder, model):
+    program = (
+        "import sys; from audit.cli.main import main\n"
+        f"try: main(['signature', 'check', {str(folder)!r}, '--model', {str(model)!r}])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'vllm', 'peft', 'tokenizers', 'model_signing'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
 def test_the_bundled_library_is_whole():
