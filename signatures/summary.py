@@ -209,12 +209,13 @@ def summarise(library: SignatureLibrary) -> LibrarySummary:
 def find_hubs(table: ProbeTable) -> tuple[Hub, ...]:
     """The table's hubs, most shared first; none in a table of one concept.
 
-    A unit counts for a concept if its uncentred shift is among the 10 largest (in a table of fewer
-    than 100 units, among the largest tenth).
+    A unit counts for a concept if its uncentred shift is above 0 and among the 10 largest (in a
+    table of fewer than 100 units, among the largest tenth).
     """
     concepts, units = table.shift_nats.shape
-    rank = max(1, min(_HUB_RANK, units // 10))
-    times = np.bincount(top_units(table.shift_nats, rank).ravel(), minlength=units)
+    top = top_units(table.shift_nats, max(1, min(_HUB_RANK, units // 10)))
+    raised = np.take_along_axis(table.shift_nats, top, axis=1) > 0
+    times = np.bincount(top[raised], minlength=units)
     mean = hub_shift(table.shift_nats)
     found = np.flatnonzero(times >= max(2.0, concepts / 2))
     order = sorted(found, key=lambda unit: (-times[unit], -mean[unit]))
