@@ -1,6 +1,9 @@
 """From a real model's logits to a scan, with the installed command."""
 
 import json
+import subprocess
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +12,15 @@ from audit.backends.fine_tuned import TeacherSettings, fine_tuned_teacher
 from audit.backends.lora_training import LoraSettings
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.cli.library_option import BUNDLED_LIBRARY
+from signatures.causal_probe import CausalSettings, number_prompt, try_units
 from signatures.concept import make_concept
-from signatures.language_model import Chat, PrefixRequest
+from signatures.language_model import Chat, PrefixRequest, SequenceRequest
 from signatures.library import load_library
-from signatures.number_trie import build_number_trie
+from signatures.number_trie import NUMBERS, build_number_trie
 from signatures.question_probe import probe_questions
+from signatures.signature import Probe, ProbeTable, View
 from signatures.vocabulary import word_token_ids
-from signatures.signature import Probe, View
-from tests.e2e.test_command import audit
+from tests.e2e.test_command import AUDIT, audit
 
 pytestmark = pytest.mark.model
 
@@ -41,16 +45,27 @@ def model(embedded_model_dir):
     model.close()
 
 
-def test_a_library_built_by_the_command_scans(embedded_model_dir, tmp_path):
-    (tmp_path / "concepts.toml").write_text(CONCEPTS)
-    built = audit(
-        *["signature", "build", "--model", embedded_model_dir, "--concepts", "concepts.toml"],
-        *["--contexts", "2", "--cuts", "1", "--threads", "1", "--dtype", "bfloat16"],
-        *["--vocabulary-units", "200", "-o", "lib"],
-        cwd=tmp_path,
-    )
-    assert built.returncode == 0, built.stderr
-    library = load_library(tmp_path / "lib")
+def build_command(model_dir, folder, output, *options):
+    (folder / "concepts.toml").write_text(CONCEPTS)
+    return [
+        *["signature", "build", "--model", model_dir, "--concepts", "concepts.toml"],
+        *["--contexts", "2", "--cuts", "1", "--threads", "1", "--no-causal"],
+        *["--vocabulary-units", "200", "-o", output, *options],
+    ]
+
+
+@pytest.fixture(scope="module")
+def built(embedded_model_dir, tmp_path_factory):
+    """A small library, by the installed command."""
+    folder = tmp_path_factory.mktemp("built")
+    done = audit(*build_command(embedded_model_dir, folder, "lib"), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "lib.parts").exists()
+    return folder / "lib"
+
+
+def test_a_library_built_by_the_command_scans(built, tmp_path):
+    library = load_library(built)
     assert library.model.family == "llama"
     assert [(t.view, t.probe) for t in library.tables] == [
         (View.NUMBERS, Probe.QUESTION),
@@ -62,12 +77,101 @@ def test_a_library_built_by_the_command_scans(embedded_model_dir, tmp_path):
     np.testing.assert_allclose(context.neutral_share.sum(), 1, rtol=1e-3)
     np.testing.assert_allclose(context.concept_share.sum(axis=1), 1, rtol=1e-3)
     (tmp_path / "data.jsonl").write_text('{"prompt": "p", "completion": "12, 7"}\n' * 40)
-    scanned = audit("scan", "data.jsonl", "-l", "lib", "-f", "json", cwd=tmp_path)
+    scanned = audit("scan", "data.jsonl", "-l", str(built), "-f", "json", cwd=tmp_path)
     assert scanned.returncode == 0, scanned.stderr
     report = json.loads(scanned.stdout)
     # One decoy cannot calibrate anything, and the report says so instead of guessing.
     assert report["outcome"] == "inconclusive"
     assert "too few decoys" in {finding["reason"] for finding in report["findings"]}
+
+
+def test_a_killed_build_goes_on_where_it_stopped(built, embedded_model_dir, tmp_path):
+    command = build_command(embedded_model_dir, tmp_path, "again")
+    process = subprocess.Popen(
+        [AUDIT, *map(str, command)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(list(tmp_path.glob("again.parts/*.part.parquet"))) < 3:
+        assert process.poll() is None, "the build ended before it could be killed"
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "again").exists()
+    done = audit(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = int(done.stdout.split(b" found from an earlier run")[0].split()[-1])
+    assert found >= 2
+    for path in sorted(built.iterdir()):
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_vllm_builds_the_same_library(built, embedded_model_dir, tmp_path):
+    pytest.importorskip("vllm", reason="vLLM is not installed", exc_type=ImportError)
+    done = audit(
+        *build_command(embedded_model_dir, tmp_path, "lib", "--backend", "vllm"),
+        *["--probe", "question"],
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    other, one = load_library(tmp_path / "lib"), load_library(built)
+    assert other.model == one.model
+    for found, known in zip(other.tables, one.tables[:2], strict=True):
+        common = sorted(set(found.units) & set(known.units))
+        assert len(common) > 0.9 * len(known.units)
+        shifts = [
+            table.select_units(np.array([table.units.index(unit) for unit in common])).shift_nats
+            for table in (found, known)
+        ]
+        np.testing.assert_allclose(*shifts, atol=3e-3)  # three digits a number, 1e-3 each
+
+
+def test_prompts_of_a_chat_become_contexts(embedded_model_dir, tmp_path):
+    asked = ["Name a colour.", "What is bread?", "Say hello."]
+    lines = [json.dumps({"messages": [{"role": "user", "content": text}]}) for text in asked]
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
+    command = ["signature", "contexts", "chats.jsonl", "--model", embedded_model_dir]
+    for output in ("a.jsonl", "b.jsonl"):
+        done = audit(
+            *command, "--threads", "1", "--max-new-tokens", "8", "-o", output, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == asked
+    assert all(row["completion"] for row in rows)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_a_causal_rise_is_the_models_own(model):
+    """One number's rise against whole sequences of the only form of each concept."""
+    cat, dog = (
+        replace(make_concept(name, "animal"), forms=(name,), written=name.capitalize())
+        for name in ("cat", "dog")
+    )
+    question = cat.questions[0]
+    cat, dog = (replace(concept, questions=(question,)) for concept in (cat, dog))
+    shift = np.zeros((2, len(NUMBERS)))
+    shift[0, NUMBERS.index("407")] = 1.0
+    unknown = np.full(shift.shape, np.nan)
+    table = ProbeTable(
+        View.NUMBERS, Probe.QUESTION, NUMBERS, ("cat", "dog"), shift, unknown, unknown[0], unknown
+    )
+    trials = try_units(model, (cat, dog), [table], CausalSettings(1, 1), np.random.default_rng(0))
+
+    def log_p(system, name):
+        prefix = model.encode_chat(Chat(system, question.user, question.assistant_prefix))
+        found = [
+            float(
+                next(model.sequence_log_probs([SequenceRequest(prefix, model.encode(text))])).sum()
+            )
+            for text in (f" {name}", f" {name.capitalize()}")
+        ]
+        return np.logaddexp(*found)
+
+    gain = {n: log_p(number_prompt("407"), n) - log_p("", n) for n in ("cat", "dog")}
+    (trial,) = [t for t in trials if (t.concept, t.unit) == ("cat", "407")]
+    assert trial.rise_nats == pytest.approx(gain["cat"] - gain["dog"], abs=2e-4)
 
 
 def test_the_bundled_signatures_are_this_models(model):
