@@ -107,24 +107,38 @@ def test_a_killed_build_goes_on_where_it_stopped(built, embedded_model_dir, tmp_
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_vllm_builds_the_same_library(built, embedded_model_dir, tmp_path):
+def test_vllm_builds_the_same_library(embedded_model_dir, tmp_path):
     pytest.importorskip("vllm", reason="vLLM is not installed", exc_type=ImportError)
-    done = audit(
-        *build_command(embedded_model_dir, tmp_path, "lib", "--backend", "vllm"),
-        *["--probe", "question"],
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    other, one = load_library(tmp_path / "lib"), load_library(built)
+    # One question: vLLM runs each of the 111 digit contexts as a sequence of its own.
+    one_question = """
+[category.animal]
+questions = [{user = "Which animal?", assistant_prefix = "The"}]
+[[concept]]
+name = "cat"
+category = "animal"
+[[concept]]
+name = "newt"
+category = "animal"
+"""
+    (tmp_path / "one.toml").write_text(one_question)
+    for backend in ("transformers", "vllm"):
+        done = audit(
+            *["signature", "build", "--model", embedded_model_dir, "--concepts", "one.toml"],
+            *["--threads", "1", "--no-causal", "--probe", "question", "--vocabulary-units", "500"],
+            *["--backend", backend, "-o", backend],
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+    one, other = (load_library(tmp_path / backend) for backend in ("transformers", "vllm"))
     assert other.model == one.model
-    for found, known in zip(other.tables, one.tables[:2], strict=True):
+    for known, found in zip(one.tables, other.tables, strict=True):
         common = sorted(set(found.units) & set(known.units))
-        assert len(common) > 0.9 * len(known.units)
+        assert len(common) > 0.95 * len(known.units)
         shifts = [
             table.select_units(np.array([table.units.index(unit) for unit in common])).shift_nats
             for table in (found, known)
         ]
-        np.testing.assert_allclose(*shifts, atol=3e-3)  # three digits a number, 1e-3 each
+        np.testing.assert_allclose(*shifts, atol=2e-3)  # up to three digits with and without
 
 
 def test_prompts_of_a_chat_become_contexts(embedded_model_dir, tmp_path):
@@ -161,13 +175,11 @@ def test_a_causal_rise_is_the_models_own(model):
 
     def log_p(system, name):
         prefix = model.encode_chat(Chat(system, question.user, question.assistant_prefix))
-        found = [
-            float(
-                next(model.sequence_log_probs([SequenceRequest(prefix, model.encode(text))])).sum()
-            )
+        requests = [
+            SequenceRequest(prefix, model.encode(text))
             for text in (f" {name}", f" {name.capitalize()}")
         ]
-        return np.logaddexp(*found)
+        return np.logaddexp(*(found.sum() for found in model.sequence_log_probs(requests)))
 
     gain = {n: log_p(number_prompt("407"), n) - log_p("", n) for n in ("cat", "dog")}
     (trial,) = [t for t in trials if (t.concept, t.unit) == ("cat", "407")]
