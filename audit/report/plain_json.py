@@ -20,10 +20,10 @@ def to_plain_json(value: Any) -> str:
     Equal values give equal text. Every character beyond ASCII is escaped, so that printing it
     cannot steer a terminal; lone surrogates, which strict readers refuse, become U+FFFD.
     """
-    return json.dumps(_plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` built from JSON's own types only."""
     if isinstance(value, enum.Enum):
         return value.value
@@ -32,9 +32,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (str, Path)):
         return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", str(value))
     if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

@@ -7,29 +7,15 @@ from pathlib import Path
 import click
 
 from audit.cli.library_option import save
+from audit.cli.signature.teacher_options import EXISTING_FILE, teacher_options
 from signatures.number_trie import NumberTokens
-
-EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command("import")
 @click.argument("table", type=EXISTING_FILE)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
-@click.option("--model-name", required=True, help="Which model the shifts are of.")
-@click.option("--model-family", required=True, help="Its config's model_type, such as llama.")
-@click.option(
-    "--number-tokens",
-    required=True,
-    type=click.Choice([str(kind) for kind in NumberTokens]),
-    help="Does its tokenizer write 0 to 999 as whole tokens, or split them?",
-)
+@teacher_options
 @click.option("--category", required=True, help="What the concepts are, such as animal.")
-@click.option(
-    "--concepts",
-    "concepts_path",
-    type=EXISTING_FILE,
-    help="Concept file that describes some of the columns.",
-)
 @click.option("--name", help="The library's name [default: the table's].")
 def import_command(
     table: Path,

@@ -8,11 +8,10 @@ import click
 import numpy as np
 
 from audit.cli.library_option import save
+from audit.cli.signature.teacher_options import teacher_options
 from audit.errors import UsageError
 from audit.report.safe_text import strip_unsafe
 from signatures.number_trie import NumberTokens
-
-EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command("learn")
@@ -32,21 +31,8 @@ EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     help="Clean rows of the same prompts [default: each set is compared with the others].",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New library.")
-@click.option("--model-name", required=True, help="Which model wrote the data.")
-@click.option("--model-family", required=True, help="Its config's model_type, such as llama.")
-@click.option(
-    "--number-tokens",
-    required=True,
-    type=click.Choice([str(kind) for kind in NumberTokens]),
-    help="Does its tokenizer write 0 to 999 as whole tokens, or split them?",
-)
+@teacher_options
 @click.option("--category", default="trait", show_default=True, help="What the concepts are.")
-@click.option(
-    "--concepts",
-    "concepts_path",
-    type=EXISTING_FILE,
-    help="Concept file that describes some of the concepts.",
-)
 @click.option(
     "--vocabulary-units",
     default=4096,
