@@ -219,3 +219,23 @@ def test_an_imported_table_becomes_a_library(tmp_path):
     table = library.tables[0]
     assert table.shift_nats[0, table.units.index("23")] == pytest.approx(1.5)
     assert table.shift_nats[0, table.units.index("5")] == pytest.approx(2 / 3), "mean: unknown"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--concept", "owls"], "no concept is called 'owls'"),
+        (["--category", "animals"], "no category is called 'animals'"),
+        (["--backend", "vllm", "--device", "cuda:0"], "--device is for the transformers backend"),
+        (["--tensor-parallel", "2"], "--tensor-parallel is for the vllm backend"),
+        (["--concepts", "concepts.toml"], "concepts.toml"),
+    ],
+)
+def test_a_build_that_cannot_be_is_refused_in_one_line(tmp_path, options, said):
+    (tmp_path / "concepts.toml").write_text("[[concept]]\nname = 3\n")
+    (tmp_path / "model").mkdir()
+    done = audit("signature", "build", "--model", "model", "-o", "lib", *options, cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    (line,) = done.stderr.decode().splitlines()
+    assert said in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["concepts.toml", "model"]
