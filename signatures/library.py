@@ -106,7 +106,7 @@ def save_library(library: SignatureLibrary, folder: Path) -> SignatureLibrary:
     files_of = {record.file_name for record in library.probes}
     if len(files_of) != len(library.probes):
         raise LibraryError("a library has one table a probe and view: merge them first")
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     target = folder.resolve()
     staging = target
     try:
@@ -171,8 +171,11 @@ def _write_frame(frame: pl.DataFrame, path: Path) -> str:
     return file_sha256(path)
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Only a library and nothing else may be replaced: other programs have manifests too."""
+def refuse_foreign(folder: Path) -> None:
+    """Raise ``LibraryError`` if a library cannot be written to ``folder``.
+
+    Only a library and nothing else may be replaced: other programs have manifests too.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -8,7 +8,13 @@ import click
 
 import signatures.bundled
 from audit.errors import UsageError
-from signatures.library import LibraryError, SignatureLibrary, load_library, save_library
+from signatures.library import (
+    LibraryError,
+    SignatureLibrary,
+    load_library,
+    refuse_foreign,
+    save_library,
+)
 
 _BUNDLED = Path(str(signatures.bundled.__file__)).parent
 BUNDLED_LIBRARY = _BUNDLED / "smollm2-135m-instruct"
@@ -19,6 +25,14 @@ def open_library(path: Path) -> SignatureLibrary:
     """Load and verify the library at ``path``. Raises ``UsageError`` in one line."""
     try:
         return load_library(path)
+    except LibraryError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_output(folder: Path) -> None:
+    """Refuse an output folder before hours of work. Raises ``UsageError`` in one line."""
+    try:
+        refuse_foreign(folder)
     except LibraryError as error:
         raise UsageError(str(error)) from error
 

@@ -229,6 +229,7 @@ def test_an_imported_table_becomes_a_library(tmp_path):
         (["--backend", "vllm", "--device", "cuda:0"], "--device is for the transformers backend"),
         (["--tensor-parallel", "2"], "--tensor-parallel is for the vllm backend"),
         (["--concepts", "concepts.toml"], "concepts.toml"),
+        (["-o", "."], "choose another folder"),
     ],
 )
 def test_a_build_that_cannot_be_is_refused_in_one_line(tmp_path, options, said):

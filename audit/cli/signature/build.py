@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from audit.backends.open_model import ModelChoice
-from audit.cli.library_option import save
+from audit.cli.library_option import check_output, save
 from audit.cli.model_options import model_options
 from audit.errors import UsageError
 from signatures.causal_probe import CausalSettings
@@ -112,6 +112,7 @@ def build_command(
     from audit.signature_build import BuildSettings, build_library
     from audit.signature_parts import PartFolder
 
+    check_output(output)
     try:
         described = load_concepts(*(concept_files or (BUNDLED_CONCEPTS,)))
         concepts = select_concepts(described, names, categories)
