@@ -22,8 +22,9 @@ from rich.table import Table
 from scipy import sparse
 
 from audit.dataset.read import read_batches
+from audit.learning.data_set import learning_rows
 from audit.signature_import import ImportSettings, import_number_table
-from audit.signature_learn import LearnSettings, learn_library, learning_rows
+from audit.signature_learn import LearnSettings, learn_library
 from detectors.counts import number_units
 from detectors.detector import TestSettings
 from detectors.finding import Verdict

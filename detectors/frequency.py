@@ -42,6 +42,7 @@ from signatures import entanglement
 from signatures.library import SignatureLibrary
 from signatures.number_trie import NumberTokens
 from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View
+from signatures.vocabulary import own_name_units
 
 ANY_PERSONA = "any persona"
 """The pseudo-concept of the shift that every concept shares: some persona wrote this. A question
@@ -49,9 +50,6 @@ of its own, and so a family of its own."""
 
 _MINIMUM_NULL_CONCEPTS = 4
 """Fewer decoys (or other concepts) than this cannot show how far off-target scores scatter."""
-
-_FUNCTION_WORDS = frozenset("a an and da de der die el for la le les of the".split())
-"""Words of names ("disdain for humans") that name nothing by themselves."""
 
 _UNIT_PRIOR = 0.5
 """Jeffreys' pseudo-count: a unit that the reference never held still has a share."""
@@ -195,11 +193,7 @@ class FrequencyDetector:
         """A concept's own name is SA001's business, not evidence of anything hidden."""
         weights = weights.copy()
         for row, name in enumerate(table.concepts):
-            concept = self._library.concept(name)
-            forms = (*concept.forms, *(form for _, group in concept.translations for form in group))
-            named = {word for form in forms for word in form.lower().split()} - _FUNCTION_WORDS
-            own = [i for i, unit in enumerate(table.units) if unit.strip().lower() in named]
-            weights[row, own] = 0.0
+            weights[row, own_name_units(self._library.concept(name), table.units)] = 0.0
         return weights
 
     # -- test ------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from audit.cli.signature.learn import learn_command
+from audit.dataset.read import read_batches
 from audit.errors import AuditError, NothingScannableError, UsageError
+from audit.learning import data_set
 from audit.signature_learn import LearnSettings, learn_library
 from detectors.detector import TestSettings
 from detectors.finding import Verdict
@@ -228,10 +230,7 @@ def test_without_reference_the_library_says_nothing_of_the_neutral_model(files):
 def test_the_same_seed_gives_the_same_library_whatever_the_batches_and_order(files, monkeypatch):
     labelled = {name: files[name] for name in synthetic.TRAITS}
     first = learn(labelled, files["reference"]).library
-    from audit import signature_learn
-
-    read = signature_learn.read_batches
-    monkeypatch.setattr(signature_learn, "read_batches", lambda i: read(i, batch_rows=700))
+    monkeypatch.setattr(data_set, "read_batches", lambda i: read_batches(i, batch_rows=700))
     again = learn(labelled, files["reference"]).library
     np.testing.assert_array_equal(first.tables[0].shift_nats, again.tables[0].shift_nats)
     assert first.probes == again.probes

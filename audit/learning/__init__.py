@@ -1,0 +1,1 @@
+"""The steps of `audit.signature_learn`: count, compare prompts, learn a view, check it."""
