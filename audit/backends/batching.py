@@ -28,7 +28,9 @@ class PrefixGroup:
     shared: int
 
 
-def group_by_prefix(sequences: Sequence[TokenIds]) -> list[PrefixGroup]:
+def group_by_prefix(
+    sequences: Sequence[TokenIds], min_saved_tokens: float = MIN_SAVED_TOKENS
+) -> list[PrefixGroup]:
     """Group sequences that begin alike; every index is in exactly one group.
 
     ``shared`` leaves at least one token of each sequence to run. Sequences that begin like
@@ -51,7 +53,7 @@ def group_by_prefix(sequences: Sequence[TokenIds]) -> list[PrefixGroup]:
         if members:
             common = min(_common_length(sequences[members[-1]], sequences[index]), room)
             lost = (shared - common) * len(members)
-            split = len(members) >= MIN_SHARING_SEQUENCES and lost > common + MIN_SAVED_TOKENS
+            split = len(members) >= MIN_SHARING_SEQUENCES and lost > common + min_saved_tokens
             if common >= MIN_SHARED_TOKENS and not split:
                 shared = min(shared, common)
                 members.append(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -96,7 +97,8 @@ def write_answers(
     read once. ``max_batch_tokens`` bounds the tokens of one pass over prompts.
     """
     results: list[TokenIds] = [()] * len(prompts)
-    for group in group_by_prefix(prompts):
+    # Rows that are written together are worth more than prompt tokens that are not read again.
+    for group in group_by_prefix(prompts, min_saved_tokens=math.inf):
         prefix = prefix_cache(network, prompts[group.members[0]][: group.shared])
         # Sorting by length makes equal prompts neighbours and padding small.
         order = sorted(group.members, key=lambda row: (len(prompts[row]), prompts[row]))

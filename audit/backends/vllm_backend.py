@@ -57,7 +57,6 @@ class VllmLanguageModel(ChatEncoder):
         dtype: Dtype = "float32",
         adapter: Path | str | None = None,
         tensor_parallel_size: int = 1,
-        pipeline_parallel_size: int = 1,
         gpu_memory_utilization: float | None = None,
         max_model_len: int | None = None,
         threads: int | None = None,
@@ -65,11 +64,11 @@ class VllmLanguageModel(ChatEncoder):
         """Start vLLM on a Hugging Face model folder, on the device that vLLM was built for.
 
         Nothing is fetched and no code of the folder is run. ``adapter`` is a LoRA folder, applied
-        by vLLM. The weights are split over ``tensor_parallel_size`` x ``pipeline_parallel_size``
-        devices, each with a process of its own. ``gpu_memory_utilization`` is the share of each
-        device's memory that vLLM may take (None: its default; on a CPU, 1 GiB of keys and
-        values). ``max_model_len`` bounds a request's tokens (None: the model's own limit, at
-        most 8,192). ``threads`` sets torch's threads in this process (None leaves them).
+        by vLLM. The weights are split over ``tensor_parallel_size`` devices, each with a process
+        of its own (load under ``if __name__ == "__main__"`` then). ``gpu_memory_utilization`` is
+        the share of each device's memory that vLLM may take (None: its default; on a CPU, 1 GiB
+        of keys and values). ``max_model_len`` bounds a request's tokens (None: the model's own
+        limit, at most 8,192). ``threads`` sets torch's threads in this process (None leaves them).
 
         Raises ``AuditError`` if the folder holds no model that vLLM can start, the installed vLLM
         is not supported, or another model is open in it (a process has one at a time);
@@ -85,7 +84,6 @@ class VllmLanguageModel(ChatEncoder):
             dtype=dtype,
             adapter=adapter_folder,
             tensor_parallel_size=tensor_parallel_size,
-            pipeline_parallel_size=pipeline_parallel_size,
             gpu_memory_utilization=gpu_memory_utilization,
             max_model_len=max_model_len,
             threads=threads,

@@ -47,7 +47,6 @@ def start_engine(
     dtype: str,
     adapter: Path | None,
     tensor_parallel_size: int,
-    pipeline_parallel_size: int,
     gpu_memory_utilization: float | None,
     max_model_len: int,
     threads: int | None,
@@ -88,10 +87,7 @@ def start_engine(
             "max_logprobs": -1,
             "logits_processors": [SAMPLER],
             "tensor_parallel_size": tensor_parallel_size,
-            "pipeline_parallel_size": pipeline_parallel_size,
-            "distributed_executor_backend": (
-                "uni" if tensor_parallel_size * pipeline_parallel_size == 1 else "mp"
-            ),
+            "distributed_executor_backend": "uni" if tensor_parallel_size == 1 else "mp",
             # The sampler reads what has been written: a step must be over before the next.
             "async_scheduling": False,
             "seed": 0,

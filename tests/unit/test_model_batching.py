@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,14 @@ def test_personas_become_groups_and_strangers_share_nothing() -> None:
 def test_equal_sequences_keep_a_token_to_run() -> None:
     (group,) = group_by_prefix([tuple(range(20))] * 4)
     assert group.shared == 19
+
+
+def test_repeated_prompts_stay_together_where_splitting_is_dear() -> None:
+    # Two long texts, five times each: apart they save 2 x 5 x 100 tokens.
+    sequences = [tuple(range(12)) + (side,) * 100 for side in (50, 60) for _ in range(5)]
+    assert sorted(group.shared for group in group_by_prefix(sequences)) == [111, 111]
+    (group,) = group_by_prefix(sequences, min_saved_tokens=math.inf)
+    assert (len(group.members), group.shared) == (10, 12)
 
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=14).map(tuple), max_size=12))
