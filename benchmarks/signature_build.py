@@ -1,9 +1,12 @@
 """What building signatures costs, and what signatures are worth: one run, side by side.
 
-    python benchmarks/signature_build.py plain        # the loop of the literature against ours
-    python benchmarks/signature_build.py backends     # vLLM against transformers on one job
-    python benchmarks/signature_build.py growth       # 1, 8 and 64 concepts: time and memory
-    python benchmarks/signature_build.py enrichment   # do signatures predict what data hold?
+    python -m benchmarks.signature_build plain        # the loop of the literature against ours
+    python -m benchmarks.signature_build backends     # vLLM against transformers on one job
+    python -m benchmarks.signature_build growth       # 1, 8 and 64 concepts: time and memory
+    python -m benchmarks.signature_build enrichment   # do signatures predict what data hold?
+
+``enrichment`` builds a library of the eight concepts of `sample_prompted.py` first (about ten
+minutes) and keeps it in ``--work``.
 
 All on the embedded model and one thread (``--threads``; ``--device cuda:0`` for transformers on a
 GPU). Each measurement runs in a process of its own, so that memory and threads are its own.
@@ -32,18 +35,22 @@ from rich.table import Table
 from scipy import sparse
 
 from audit.backends.open_model import ModelChoice, Writer, open_model
+from audit.backends.unembedding_rows import open_unembedding
 from audit.cli.library_option import BUNDLED_CONCEPTS, BUNDLED_LIBRARY
 from audit.model.fetch import find_embedded_model
+from audit.signature_build import BuildSettings, build_library
+from audit.signature_parts import PartFolder
+from benchmarks.sample_prompted import CONCEPTS
 from detectors.counts import number_units
 from signatures.concept import Concept, load_concepts
 from signatures.context_probe import probe_contexts, prompted
 from signatures.contexts import Context, number_cuts, word_cuts
 from signatures.entanglement import centre_over_concepts
 from signatures.language_model import Chat, PrefixRequest
-from signatures.library import load_library
+from signatures.library import SignatureLibrary, load_library, save_library
 from signatures.number_trie import NUMBERS, build_number_trie
 from signatures.question_probe import probe_questions
-from signatures.signature import View
+from signatures.signature import Probe, View
 from signatures.vocabulary import word_token_ids
 
 Matrix = NDArray[np.float64]
@@ -62,6 +69,7 @@ def main() -> int:
     parser.add_argument("section", choices=["plain", "backends", "growth", "enrichment"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--work", type=Path, default=Path("build/signature-benchmark"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -74,7 +82,14 @@ def main() -> int:
 
 def child(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """What one measurement says, in a process of its own."""
-    command = [sys.executable, __file__, arguments.section, "--child", name]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.signature_build",
+        arguments.section,
+        "--child",
+        name,
+    ]
     command += ["--threads", str(arguments.threads), "--device", arguments.device]
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -338,10 +353,35 @@ def correlations(weights: Matrix, ratios: Matrix) -> Matrix:
     return np.asarray((a * b).sum(axis=1) / scale)
 
 
-def enrichment(console: Console, _arguments: argparse.Namespace) -> None:
+def library_of_eight(arguments: argparse.Namespace) -> SignatureLibrary:
+    """Signatures of the concepts whose data were sampled, by every probe of the model itself."""
+    folder = arguments.work / "library"
+    if not folder.exists():
+        described = {concept.name: concept for concept in load_concepts(BUNDLED_CONCEPTS)}
+        model = opened(arguments, "transformers", "bfloat16")
+        built = build_library(
+            model,
+            [described[name] for name in CONCEPTS],
+            BuildSettings(
+                "eight",
+                (Probe.QUESTION, Probe.CONTEXT, Probe.UNEMBEDDING),
+                contexts=64,
+                cuts=2,
+                causal=None,
+            ),
+            np.random.default_rng(0),
+            unembedding=open_unembedding(find_embedded_model().path).centred_rows,
+            parts=PartFolder(arguments.work / "parts", model.identity),
+        )
+        model.close()
+        save_library(built, folder)
+    return load_library(folder)
+
+
+def enrichment(console: Console, arguments: argparse.Namespace) -> None:
     """Do shifts (own parts) predict log-ratios (own parts) of data under the same concepts?"""
+    library = library_of_eight(arguments)
     data = pl.read_parquet(DATA)
-    library = load_library(BUNDLED_LIBRARY)
     tables = [table for table in library.tables if table.view is View.NUMBERS]
     sets = {
         name: row_counts(frame["completion"])

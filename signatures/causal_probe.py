@@ -5,7 +5,7 @@ Everything is asked within a category: a concept's gain is measured against its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -84,13 +84,33 @@ def try_units(
             )
             for probe, concept, role, unit in wanted
         ]
+        trials += _of_other_concepts(wanted, rises, place, column)
         progress(category)
     return tuple(trials)
 
 
+_Choice = tuple[Probe, str, UnitRole, int]
+
+
+def _of_other_concepts(
+    wanted: Sequence[_Choice], rises: Matrix, place: Mapping[int, int], column: Mapping[str, int]
+) -> Iterator[CausalTrial]:
+    """For each probe and concept, the mean rise under each other concept's entangled units."""
+    tops: dict[tuple[Probe, str], set[int]] = {}
+    for probe, concept, role, unit in wanted:
+        if role is UnitRole.ENTANGLED:
+            tops.setdefault((probe, concept), set()).add(unit)
+    for (probe, concept), own in tops.items():
+        for (other_probe, other), units in tops.items():
+            tried = [place[unit] for unit in sorted(units - own)]
+            if other_probe is probe and other != concept and tried:
+                rise = float(rises[tried, column[concept]].mean())
+                yield CausalTrial(probe, concept, other, UnitRole.OTHER_CONCEPT, rise)
+
+
 def _choose(
     table: ProbeTable, members: Set[str], settings: CausalSettings, rng: np.random.Generator
-) -> Iterator[tuple[Probe, str, UnitRole, int]]:
+) -> Iterator[_Choice]:
     """Which units to try for which concept of a category, by their indices in ``NUMBERS``."""
     rows = [row for row, name in enumerate(table.concepts) if name in members]
     if not rows:

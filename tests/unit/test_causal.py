@@ -71,8 +71,12 @@ def test_a_rise_is_the_gain_on_the_category() -> None:
     found = {(t.concept, t.unit): t for t in trials}
     assert found["owl", LOVED].rise_nats == pytest.approx(by_hand, abs=1e-5)
     assert found["owl", LOVED].role is UnitRole.ENTANGLED
-    others = [t.rise_nats for t in trials if t.unit != LOVED]
+    others = [t.rise_nats for t in trials if t.unit not in (LOVED, "owl")]
     np.testing.assert_allclose(others, 0.0, atol=1e-6)
+    # The owl's three units as the red oak sees them: one of them lowers it.
+    (seen,) = [t for t in trials if (t.concept, t.unit) == ("red oak", "owl")]
+    assert seen.role is UnitRole.OTHER_CONCEPT
+    assert seen.rise_nats == pytest.approx(-by_hand / 3, abs=1e-5)
 
 
 def test_controls_are_as_long_as_entangled_units_and_never_the_same() -> None:
@@ -134,6 +138,40 @@ def test_an_effect_is_welchs_difference_of_means() -> None:
     assert effect.low_nats == pytest.approx(1.85 - half, abs=2e-3)
     assert effect.high_nats == pytest.approx(1.85 + half, abs=2e-3)
     assert 0.02 < effect.p_value < 0.05
+
+
+def test_with_other_concepts_a_set_is_one_draw() -> None:
+    sets = [
+        CausalTrial(Probe.CONTEXT, "owl", name, UnitRole.OTHER_CONCEPT, rise)
+        for name, rise in zip("abcde", [-1.0, -0.5, 0.0, 0.5, 1.0], strict=True)
+    ]
+    (effect,) = causal_effects([*trials_of([1.0, 2.0, 3.0], [0.0, 0.0, 0.3, 0.3]), *sets])
+    assert (effect.entangled_units, effect.control_units) == (3, 4)
+    assert effect.effect_nats == pytest.approx(1.85)
+    # Variance of the sets 2.5 / 4, of the controls' mean .0075; t of 4 degrees at .975: 2.7764.
+    half = 2.7764 * np.sqrt(0.625 + 0.0075)
+    assert (effect.low_nats, effect.high_nats) == pytest.approx(
+        (1.85 - half, 1.85 + half), abs=1e-3
+    )
+    assert 0.025 < effect.p_value < 0.05
+
+
+def test_sets_keep_the_error_rate_where_like_units_act_alike() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        like = rng.normal(0, 1, 11)  # what the units of one set share
+        units = like[:, None] + rng.normal(0, 0.3, (11, 8))
+        control = list(rng.normal(0, 1, 32))
+        sets = [
+            CausalTrial(Probe.CONTEXT, "owl", str(i), UnitRole.OTHER_CONCEPT, float(rise))
+            for i, rise in enumerate(units[1:].mean(axis=1))
+        ]
+        own = trials_of(list(units[0]), control)
+        found.append([causal_effects(t)[0].p_value < 0.05 for t in (own, [*own, *sets])])
+    over_units, over_sets = np.mean(found, axis=0)
+    assert over_units > 0.25
+    assert 0.02 < over_sets < 0.09
 
 
 def test_one_unit_says_nothing() -> None:

@@ -1,6 +1,7 @@
 """``audit signature list``: every library that is there, also those that do not open."""
 
 import json
+import re
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_the_one_that_ships_is_listed_by_default(listed):
     assert code == 0
     assert out.splitlines()[0].strip() == "smollm2-135m-instruct"
     assert "SmolLM2-135M-Instruct (llama), number tokens: split" in out
-    assert "signed   no" in out
+    assert re.search(r"signed +no", out)
 
 
 def test_a_broken_one_is_shown_and_fails_the_list(listed, shelf):
