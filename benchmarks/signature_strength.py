@@ -2,7 +2,7 @@
 
 For every trait and number table: the standard deviation (over the model's neutral numbers) of the
 concept's own part of the shift, of its sampling noise over contexts, and the correlation of the
-prompted teacher's own part with the fine-tuned teacher's.
+prompted teacher's own part with the fine-tuned teacher's. Then what the causal check found.
 
     python benchmarks/signature_strength.py
 """
@@ -14,8 +14,10 @@ import sys
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from audit.cli.library_option import BUNDLED_LIBRARY
+from signatures.causal import causal_effects
 from signatures.entanglement import hub_shift, length_features, project_out, top_units
 from signatures.library import load_library
 from signatures.signature import IN_DISTRIBUTION, ProbeTable, View
@@ -50,6 +52,17 @@ def main() -> int:
         spread = np.sqrt((hub - hub @ share) ** 2 @ share)
         best = ", ".join(table.units[i] for i in top_units(hub[None], 8)[0])
         console.print(f"shared by all, {table.probe}: {spread:.3f} nats; hubs {best}")
+    effects = causal_effects(library.causal)
+    for probe in dict.fromkeys(effect.probe for effect in effects):
+        of_probe = [effect for effect in effects if effect.probe is probe]
+        found = np.array([effect.effect_nats for effect in of_probe])
+        interval = stats.ttest_1samp(found, 0.0).confidence_interval(0.95)
+        console.print(
+            f"causal check, {probe}: mean effect over {len(found)} concepts {found.mean():+.3f} nats "
+            f"({interval.low:+.3f} to {interval.high:+.3f}); "
+            f"{sum(effect.low_nats > 0 for effect in of_probe)} raised, "
+            f"{sum(effect.high_nats < 0 for effect in of_probe)} lowered"
+        )
     return 0
 
 
