@@ -58,8 +58,8 @@ def main() -> int:
         found = np.array([effect.effect_nats for effect in of_probe])
         interval = stats.ttest_1samp(found, 0.0).confidence_interval(0.95)
         console.print(
-            f"causal check, {probe}: mean effect over {len(found)} concepts {found.mean():+.3f} nats "
-            f"({interval.low:+.3f} to {interval.high:+.3f}); "
+            f"causal check, {probe}: mean effect over {len(found)} concepts {found.mean():+.3f} "
+            f"nats ({interval.low:+.3f} to {interval.high:+.3f}); "
             f"{sum(effect.low_nats > 0 for effect in of_probe)} raised, "
             f"{sum(effect.high_nats < 0 for effect in of_probe)} lowered"
         )
