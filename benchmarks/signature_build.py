@@ -40,6 +40,7 @@ from audit.cli.library_option import BUNDLED_CONCEPTS, BUNDLED_LIBRARY
 from audit.model.fetch import find_embedded_model
 from audit.signature_build import BuildSettings, build_library
 from audit.signature_parts import PartFolder
+from benchmarks.learned import label_p
 from benchmarks.sample_prompted import CONCEPTS
 from detectors.counts import number_units
 from signatures.concept import Concept, load_concepts
@@ -414,7 +415,8 @@ def enrichment(console: Console, arguments: argparse.Namespace) -> None:
         "part",
         "mean r",
         "95% over rows",
-        "another concept's data",
+        "others' data",
+        "p",
         "positive",
     ):
         shown.add_column(heading, justify="left" if heading in ("probe", "part") else "right")
@@ -423,17 +425,20 @@ def enrichment(console: Console, arguments: argparse.Namespace) -> None:
         centred = table.centred_nats()[[table.concepts.index(n) for n in covered]][:, keep]
         for part, weights in (("own part", centred), ("all of it", shift)):
             own = np.array([correlations(weights, sample[part]) for sample in samples])
-            others = [
-                correlations(weights, np.roll(samples[0][part], step, axis=0)).mean()
-                for step in range(1, len(covered))
-            ]
-            low, high = np.quantile(own[1:].mean(axis=1), [0.025, 0.975])
+            every = np.array(
+                [[correlations(w[None], r[None])[0] for r in samples[0][part]] for w in weights]
+            )  # [concept of the signature, concept of the data]
+            others = every[~np.eye(len(covered), dtype=bool)]
+            # Rows drawn again add noise of their own, which lowers r: their spread is what counts.
+            half = 1.96 * own[1:].mean(axis=1).std()
+            low, high = own[0].mean() - half, own[0].mean() + half
             shown.add_row(
                 str(table.probe),
                 part,
                 f"{own[0].mean():+.3f}",
                 f"{low:+.3f} to {high:+.3f}",
-                f"{np.mean(others):+.3f}",
+                f"{others.mean():+.3f}",
+                f"{label_p(every):.4f}",
                 f"{(own[0] > 0).sum()} of {len(covered)}",
             )
     console.print(shown)
@@ -444,8 +449,10 @@ def enrichment(console: Console, arguments: argparse.Namespace) -> None:
     reliability = correlations(*halves).mean()
     console.print(
         f"{', '.join(covered)}; {neutral.shape[0]:,} rows each. Halves of the own log-ratios "
-        f"correlate with r = {reliability:.3f}, so no signature can do better than "
-        f"{np.sqrt(2 * reliability / (1 + reliability)):.2f} on them."
+        f"correlate with r = {reliability:.3f} (standard error "
+        f"{1 / np.sqrt(len(covered) * len(keep)):.3f}), so no signature can do better than about "
+        f"{np.sqrt(2 * reliability / (1 + reliability)):.2f} on them. p: share of random "
+        "labellings of the data sets with as high a mean r."
         if reliability > 0
         else "The own log-ratios of the data's halves do not agree: nothing can predict them."
     )
