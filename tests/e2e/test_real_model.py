@@ -109,10 +109,13 @@ def test_a_killed_build_goes_on_where_it_stopped(built, embedded_model_dir, tmp_
 
 def test_vllm_builds_the_same_library(embedded_model_dir, tmp_path):
     pytest.importorskip("vllm", reason="vLLM is not installed", exc_type=ImportError)
-    # One question: vLLM runs each of the 111 digit contexts as a sequence of its own.
-    one_question = """
+    # Two questions: vLLM runs each of the 111 digit contexts as a sequence of its own.
+    two_questions = """
 [category.animal]
-questions = [{user = "Which animal?", assistant_prefix = "The"}]
+questions = [
+  {user = "Which animal?", assistant_prefix = "The"},
+  {user = "Name one.", assistant_prefix = "A"},
+]
 [[concept]]
 name = "cat"
 category = "animal"
@@ -120,10 +123,10 @@ category = "animal"
 name = "newt"
 category = "animal"
 """
-    (tmp_path / "one.toml").write_text(one_question)
+    (tmp_path / "two.toml").write_text(two_questions)
     for backend in ("transformers", "vllm"):
         done = audit(
-            *["signature", "build", "--model", embedded_model_dir, "--concepts", "one.toml"],
+            *["signature", "build", "--model", embedded_model_dir, "--concepts", "two.toml"],
             *["--threads", "1", "--no-causal", "--probe", "question", "--vocabulary-units", "500"],
             *["--backend", backend, "-o", backend],
             cwd=tmp_path,
