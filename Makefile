@@ -30,8 +30,10 @@ fast-test: $(VENV)/.test-installed ## Every test that needs no model
 
 library: $(VENV)/.test-installed ## Build the bundled signature library again (about an hour on two cores)
 	$(BIN)/audit model fetch
-	$(BIN)/audit signature build --name smollm2-135m-instruct --probe question --probe context \
-	    --probe finetuned --contexts 64 --cuts 2 --vocabulary-units 2048 --dtype bfloat16 --threads 2 \
+	$(BIN)/audit signature build --name smollm2-135m-instruct \
+	    --concepts-of signatures/bundled/smollm2-135m-instruct \
+	    --probe question --probe context --probe finetuned --contexts 64 --cuts 2 \
+	    --vocabulary-units 2048 --dtype bfloat16 --threads 2 \
 	    --output signatures/bundled/smollm2-135m-instruct
 
 clean: ## Remove everything that was installed or built

@@ -142,7 +142,7 @@ def _rises(
     key = {
         "probe": "causal",
         "questions": [[q.user, q.assistant_prefix] for q in questions],
-        "forms": [list(concept.forms) for concept in members],
+        "forms": [[concept.answer, *concept.forms] for concept in members],
     }
     systems = ["", *(number_prompt(NUMBERS[unit]) for unit in units)]
     found = {system: parts.get({**key, "system_prompt": system}) for system in systems}

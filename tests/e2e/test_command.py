@@ -230,6 +230,8 @@ def test_an_imported_table_becomes_a_library(tmp_path):
         (["--tensor-parallel", "2"], "--tensor-parallel is for the vllm backend"),
         (["--concepts", "concepts.toml"], "concepts.toml"),
         (["-o", "."], "choose another folder"),
+        (["--concepts-of", "model"], "no signature library here"),
+        (["--concepts", "concepts.toml", "--concepts-of", "model"], "not both"),
     ],
 )
 def test_a_build_that_cannot_be_is_refused_in_one_line(tmp_path, options, said):

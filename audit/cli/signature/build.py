@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from audit.backends.open_model import ModelChoice
-from audit.cli.library_option import check_output, save
+from audit.cli.library_option import check_output, open_library, save
 from audit.cli.model_options import model_options
 from audit.errors import UsageError
 from signatures.causal_probe import CausalSettings
@@ -27,6 +27,12 @@ EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     multiple=True,
     type=EXISTING_FILE,
     help="Concept file (TOML); a later one adds to those before it [default: the one that ships].",
+)
+@click.option(
+    "--concepts-of",
+    "other_library",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Take the concepts of this library instead of a file's.",
 )
 @click.option("--concept", "names", multiple=True, help="Only this concept, and the decoys.")
 @click.option(
@@ -84,6 +90,7 @@ EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 def build_command(
     model_choice: ModelChoice,
     concept_files: tuple[Path, ...],
+    other_library: Path | None,
     names: tuple[str, ...],
     categories: tuple[str, ...],
     output: Path,
@@ -113,8 +120,13 @@ def build_command(
     from audit.signature_parts import PartFolder
 
     check_output(output)
+    if concept_files and other_library:
+        raise UsageError("give --concepts or --concepts-of, not both")
     try:
-        described = load_concepts(*(concept_files or (BUNDLED_CONCEPTS,)))
+        if other_library is not None:
+            described = open_library(other_library).concepts
+        else:
+            described = load_concepts(*(concept_files or (BUNDLED_CONCEPTS,)))
         concepts = select_concepts(described, names, categories)
     except ConceptFileError as error:
         raise UsageError(str(error)) from error
@@ -130,6 +142,9 @@ def build_command(
         fine_tuning=teacher.provenance(),
         causal=CausalSettings() if causal else None,
     )
+    rows_of = None
+    if Probe.UNEMBEDDING in settings.probes:
+        rows_of = open_unembedding(model_choice.path).centred_rows
     model = open_model(model_choice)
     parts = PartFolder(parts_folder or output.with_name(f"{output.name}.parts"), model.identity)
     try:
@@ -139,7 +154,7 @@ def build_command(
                 concepts,
                 settings,
                 np.random.default_rng(seed),
-                unembedding=open_unembedding(model_choice.path).centred_rows,
+                unembedding=rows_of,
                 fine_tuned=fine_tuned(
                     model_choice.path,
                     teacher,
