@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from audit.errors import UsageError
+from audit.named_concepts import named_concepts
 from audit.shift_table import NUMBER_COLUMN, read_table
 from audit.version import tool_version
-from signatures.concept import Concept, ConceptFileError, load_concepts, make_concept
+from signatures.concept import Concept, ConceptFileError
 from signatures.language_model import ModelIdentity
 from signatures.library import ProbeRecord, SignatureLibrary
 from signatures.number_trie import NUMBERS, NumberTokens
@@ -102,16 +103,11 @@ def _over_numbers(path: Path, found: list[str], values: Matrix) -> Matrix:
 
 
 def _concepts(names: list[str], settings: ImportSettings) -> tuple[Concept, ...]:
-    described = {}
-    if settings.concepts_path is not None:
-        described = {concept.name: concept for concept in load_concepts(settings.concepts_path)}
     twice = [name for name in names if [n.lower() for n in names].count(name.lower()) > 1]
     if twice:
         raise UsageError(f"two columns of the table are called {twice[0].lower()!r}")
     try:
-        return tuple(
-            described.get(name.lower()) or make_concept(name.lower(), settings.category)
-            for name in names
-        )
+        lower = [name.lower() for name in names]
+        return named_concepts(lower, settings.category, settings.concepts_path)
     except ConceptFileError as error:
         raise UsageError(f"the table's columns name no usable concept: {error}") from error

@@ -14,8 +14,9 @@ from audit.learning.data_set import DataSet, Progress, refuse_shared_files
 from audit.learning.held_out import check_held_out
 from audit.learning.prompts import compare_prompts
 from audit.learning.view import learn_view
+from audit.named_concepts import named_concepts
 from audit.version import tool_version
-from signatures.concept import Concept, ConceptFileError, load_concepts, make_concept
+from signatures.concept import Concept, ConceptFileError
 from signatures.language_model import ModelIdentity
 from signatures.learned import PRIOR_UNITS
 from signatures.library import ProbeRecord, SignatureLibrary
@@ -141,9 +142,6 @@ def learn_library(
 
 def _concepts(names: list[str], settings: LearnSettings) -> tuple[Concept, ...]:
     try:
-        described = {}
-        if settings.concepts_path is not None:
-            described = {concept.name: concept for concept in load_concepts(settings.concepts_path)}
-        return tuple(described.get(name) or make_concept(name, settings.category) for name in names)
+        return named_concepts(names, settings.category, settings.concepts_path)
     except ConceptFileError as error:
         raise UsageError(str(error)) from error

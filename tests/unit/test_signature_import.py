@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audit.errors import AuditError
+from audit.errors import AuditError, UsageError
 from audit.signature_import import ImportSettings, import_number_table
 from signatures.number_trie import NUMBERS, NumberTokens
 
@@ -77,3 +77,12 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, mess
 def test_what_is_no_table_is_said(tmp_path):
     with pytest.raises(AuditError, match="cannot be read"):
         load(tmp_path, "")
+
+
+def test_a_concept_file_that_cannot_be_used_is_a_usage_error(tmp_path):
+    table, concepts = tmp_path / "t.csv", tmp_path / "c.toml"
+    table.write_text("number,owl,cat\n1,0.5,0.25\n")
+    concepts.write_text("[[concept]]\nname = 3\n")
+    settings = ImportSettings("x", "m", "llama", NumberTokens.SPLIT, "animal", concepts)
+    with pytest.raises(UsageError, match=r"c\.toml"):
+        import_number_table(table, settings)

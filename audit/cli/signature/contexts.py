@@ -10,6 +10,7 @@ import numpy as np
 
 from audit.backends.open_model import ModelChoice
 from audit.cli.model_options import model_options
+from audit.cli.output import write_output
 
 
 @click.command("contexts")
@@ -45,7 +46,6 @@ def contexts_command(
       audit signature contexts chats.jsonl --model DIR -o contexts.jsonl
       audit signature build --model DIR --text-contexts contexts.jsonl -o my-library
     """
-    from audit.atomic import atomic_write
     from audit.backends.open_model import open_model
     from audit.signature_contexts import ContextSettings, answer_prompts, draw_prompts
 
@@ -57,5 +57,5 @@ def contexts_command(
     finally:
         model.close()
     lines = [json.dumps({"prompt": p, "completion": a}, ensure_ascii=False) for p, a in rows]
-    atomic_write(output, ("\n".join(lines) + "\n").encode())
+    write_output(output, ("\n".join(lines) + "\n").encode())
     click.echo(f"{output}: {len(rows)} contexts")

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from audit.cli.library_option import open_library
-from audit.errors import AuditError, UsageError
+from audit.cli.output import write_output
+from audit.errors import UsageError
 from audit.shift_table import TableFormat
 from signatures.signature import Probe, View
 
@@ -47,7 +48,6 @@ def export_command(
     Example:
       audit signature export my-library --probe context -o shifts.csv
     """
-    from audit.atomic import atomic_write
     from audit.shift_table import encode_table, format_of
     from audit.signature_export import export_shifts
 
@@ -60,10 +60,7 @@ def export_command(
     opened = open_library(library)
     frame = export_shifts(opened, View(view), Probe(probe) if probe else None, centred=centred)
     data = encode_table(frame, chosen)
-    try:
-        atomic_write(output, data)
-    except OSError as error:
-        raise AuditError(f"{output}: cannot be written: {error.strerror or error}") from error
+    write_output(output, data)
     click.echo(
         f"{output}: {frame.height:,} units x {frame.width - 1} concepts, {len(data):,} bytes",
         err=not output.is_file(),

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
-from audit.errors import AuditError, UsageError
+from audit.cli.output import write_output
+from audit.errors import UsageError
 from signatures.library import SignatureLibrary
 
 _PICTURE_CONCEPTS = 6
@@ -83,7 +84,8 @@ def show_command(
 
         with step_progress("Drawing") as step:
             outputs.append((html, to_page(opened, summary, names, step)))
-    _write(outputs)
+    for path, data in outputs:
+        write_output(path, data)
     if stdout_format == "json":
         from audit.report.signature_json import to_json
 
@@ -108,13 +110,3 @@ def _check_names(library: SignatureLibrary, names: tuple[str, ...]) -> None:
             close = difflib.get_close_matches(name, known)
             hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}"
             raise UsageError(f"the library has no concept '{name}'; {hint}")
-
-
-def _write(outputs: list[tuple[Path, bytes]]) -> None:
-    from audit.atomic import atomic_write
-
-    for path, data in outputs:
-        try:
-            atomic_write(path, data)
-        except OSError as error:
-            raise AuditError(f"cannot write '{path}': {error.strerror or error}") from error
