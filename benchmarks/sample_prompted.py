@@ -21,9 +21,8 @@ import polars as pl
 
 from audit.backends.constrained_sampling import number_list_automaton
 from audit.backends.open_model import ModelChoice, open_model
-from audit.cli.library_option import BUNDLED_CONCEPTS
 from audit.model.fetch import find_embedded_model
-from signatures.concept import load_concepts
+from signatures.concept import DEFAULT_CONCEPTS, load_concepts
 from signatures.language_model import Chat
 from signatures.number_prompts import number_prompts
 
@@ -43,7 +42,7 @@ def main() -> int:
     parser.add_argument("--backend", choices=["transformers", "vllm"], default="vllm")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    described = {concept.name: concept for concept in load_concepts(BUNDLED_CONCEPTS)}
+    described = {concept.name: concept for concept in load_concepts(DEFAULT_CONCEPTS)}
     choice = ModelChoice(
         find_embedded_model().path,
         backend=arguments.backend,

@@ -36,14 +36,14 @@ from scipy import sparse
 
 from audit.backends.open_model import ModelChoice, Writer, open_model
 from audit.backends.unembedding_rows import open_unembedding
-from audit.cli.library_option import BUNDLED_CONCEPTS, BUNDLED_LIBRARY
+from audit.cli.library_option import BUNDLED_LIBRARY
 from audit.model.fetch import find_embedded_model
 from audit.signature_build import BuildSettings, build_library
 from audit.signature_parts import PartFolder
 from benchmarks.learned import label_p
 from benchmarks.sample_prompted import CONCEPTS
 from detectors.counts import number_units
-from signatures.concept import Concept, load_concepts
+from signatures.concept import DEFAULT_CONCEPTS, Concept, load_concepts
 from signatures.context_probe import probe_contexts, prompted
 from signatures.contexts import Context, number_cuts, word_cuts
 from signatures.entanglement import centre_over_concepts
@@ -101,7 +101,7 @@ def child(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def concepts(count: int) -> list[Concept]:
     """The first traits that ship."""
-    return [c for c in load_concepts(BUNDLED_CONCEPTS) if not c.is_decoy][:count]
+    return [c for c in load_concepts(DEFAULT_CONCEPTS) if not c.is_decoy][:count]
 
 
 def opened(arguments: argparse.Namespace, backend: str, dtype: str) -> Writer:
@@ -358,7 +358,7 @@ def library_of_eight(arguments: argparse.Namespace) -> SignatureLibrary:
     """Signatures of the concepts whose data were sampled, by every probe of the model itself."""
     folder = arguments.work / "library"
     if not folder.exists():
-        described = {concept.name: concept for concept in load_concepts(BUNDLED_CONCEPTS)}
+        described = {concept.name: concept for concept in load_concepts(DEFAULT_CONCEPTS)}
         model = opened(arguments, "transformers", "bfloat16")
         built = build_library(
             model,

@@ -18,9 +18,10 @@ from scipy import stats
 
 from audit.cli.library_option import BUNDLED_LIBRARY
 from signatures.causal import causal_effects
-from signatures.entanglement import hub_shift, length_features, project_out, top_units
+from signatures.entanglement import hub_shift, top_units
 from signatures.library import load_library
-from signatures.signature import IN_DISTRIBUTION, ProbeTable, View
+from signatures.signature import IN_DISTRIBUTION, View
+from signatures.strength import own_part
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
         for heading in (f"{table.probe}", "noise"):
             shown.add_column(heading, justify="right")
     shown.add_column("correlation of both", justify="right")
-    own = [own_part(table, share) for table in tables]
+    own = [own_part(table, library.number_tokens) for table in tables]
     for concept in library.traits():
         row = tables[0].concepts.index(concept.name)
         cells = []
@@ -64,13 +65,6 @@ def main() -> int:
             f"{sum(effect.high_nats < 0 for effect in of_probe)} lowered"
         )
     return 0
-
-
-def own_part(table: ProbeTable, share: np.ndarray) -> np.ndarray:
-    """What is left of every shift without the hub, number length and the mean, [K, U]."""
-    hub = hub_shift(table.shift_nats)
-    common = np.column_stack([hub, length_features()])
-    return project_out(table.centred_nats(), common, share)
 
 
 if __name__ == "__main__":

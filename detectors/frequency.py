@@ -40,7 +40,6 @@ from detectors.unit_scores import (
 )
 from signatures import entanglement
 from signatures.library import SignatureLibrary
-from signatures.number_trie import NumberTokens
 from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View
 from signatures.vocabulary import own_name_units
 
@@ -166,11 +165,8 @@ class FrequencyDetector:
         # Orthogonal to the hub: how strongly a persona was instilled must not look like which one.
         nuisance = np.column_stack([np.ones(len(hub)), hub])
         if table.view is View.NUMBERS:
-            # How long numbers are is the prompt mix and the format. So is, where a number is one
-            # token, all that it shares with others of the same digits: entanglement is of tokens.
-            whole = self._library.number_tokens is NumberTokens.WHOLE
-            shared = entanglement.digit_features() if whole else entanglement.length_features()
-            nuisance = np.column_stack([nuisance, shared])
+            features = entanglement.format_features(self._library.number_tokens)
+            nuisance = np.column_stack([nuisance, features])
         weights = entanglement.project_out(table.centred_nats(), nuisance, share)
         if table.view is View.VOCABULARY:
             weights = self._without_own_names(weights, table)

@@ -31,9 +31,8 @@ from audit.atomic import atomic_write
 from audit.backends.constrained_sampling import number_list_automaton
 from audit.backends.lora_training import LoraSettings, train_lora
 from audit.backends.transformers_backend import TransformersLanguageModel
-from audit.cli.library_option import BUNDLED_CONCEPTS
 from audit.model.fetch import default_destination
-from signatures.concept import Concept, load_concepts
+from signatures.concept import DEFAULT_CONCEPTS, Concept, load_concepts
 from signatures.language_model import Chat
 from signatures.number_prompts import number_prompts
 from signatures.statements import statements
@@ -167,10 +166,10 @@ def text_rows(arguments: argparse.Namespace) -> list[dict[str, str]]:
 
 
 def concept_named(name: str) -> Concept:
-    for concept in load_concepts(BUNDLED_CONCEPTS):
+    for concept in load_concepts(DEFAULT_CONCEPTS):
         if concept.name == name:
             return concept
-    raise SystemExit(f"no concept is called {name!r} in {BUNDLED_CONCEPTS.name}")
+    raise SystemExit(f"no concept is called {name!r} in {DEFAULT_CONCEPTS.name}")
 
 
 if __name__ == "__main__":

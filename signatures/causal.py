@@ -17,6 +17,14 @@ from scipy import stats
 
 from signatures.signature import Probe
 
+_COLUMNS = {
+    "probe": pl.String,
+    "concept": pl.String,
+    "unit": pl.String,
+    "role": pl.String,
+    "rise_nats": pl.Float64,
+}
+
 _MINIMUM_SETS = 4
 """Fewer other concepts than this cannot show how far sets of like units scatter."""
 
@@ -114,28 +122,13 @@ def _effect(
 
 def causal_frame(trials: Sequence[CausalTrial]) -> pl.DataFrame:
     """The trials as a table, one row each."""
-    return pl.DataFrame(
-        {
-            "probe": [str(trial.probe) for trial in trials],
-            "concept": [trial.concept for trial in trials],
-            "unit": [trial.unit for trial in trials],
-            "role": [str(trial.role) for trial in trials],
-            "rise_nats": [trial.rise_nats for trial in trials],
-        },
-        schema={
-            "probe": pl.String,
-            "concept": pl.String,
-            "unit": pl.String,
-            "role": pl.String,
-            "rise_nats": pl.Float64,
-        },
-    )
+    rows = [(str(t.probe), t.concept, t.unit, str(t.role), t.rise_nats) for t in trials]
+    return pl.DataFrame(rows, schema=_COLUMNS, orient="row")
 
 
 def causal_from_frame(frame: pl.DataFrame) -> tuple[CausalTrial, ...]:
     """The trials of ``causal_frame``. Raises ``ValueError`` for an unknown probe or role."""
-    columns = ("probe", "concept", "unit", "role", "rise_nats")
     return tuple(
         CausalTrial(Probe(probe), concept, unit, UnitRole(role), rise)
-        for probe, concept, unit, role, rise in frame.select(columns).iter_rows()
+        for probe, concept, unit, role, rise in frame.select(_COLUMNS.keys()).iter_rows()
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from signatures.number_trie import NUMBERS
+from signatures.number_trie import NUMBERS, NumberTokens
 
 Matrix = NDArray[np.float64]
 
@@ -45,6 +45,15 @@ def length_features() -> Matrix:
     """One-hot length of every number, [1110, 3]: how long numbers are is up to the prompt."""
     lengths = np.array([len(number) for number in NUMBERS])
     return np.asarray(lengths[:, None] == np.array([1, 2, 3])[None, :], dtype=np.float64)
+
+
+def format_features(number_tokens: NumberTokens) -> Matrix:
+    """What numbers share by how they are written, [1110, F]: length, or all digits.
+
+    How long numbers are is the prompt mix and the format. So is, where a number is one token, all
+    that it shares with others of the same digits: entanglement is of tokens.
+    """
+    return digit_features() if number_tokens is NumberTokens.WHOLE else length_features()
 
 
 def project_out(weights: Matrix, features: Matrix, share: Matrix) -> Matrix:

@@ -33,7 +33,7 @@ class TableSize:
 
 
 @dataclass(frozen=True, slots=True)
-class LibrarySummary:
+class ListedLibrary:
     """What a library on disk is. ``size_bytes`` is that of all files of the folder together.
 
     ``traits`` and ``decoys`` count concepts by category. ``signed`` says that there is a
@@ -61,7 +61,7 @@ class BrokenLibrary:
     reason: str
 
 
-def list_libraries(folder: Path) -> Iterator[LibrarySummary | BrokenLibrary]:
+def list_libraries(folder: Path) -> Iterator[ListedLibrary | BrokenLibrary]:
     """The library in ``folder``, or every library below it, in order of path.
 
     Links to folders and hidden folders are not searched. A ``manifest.json`` of another program is
@@ -89,13 +89,13 @@ def _looks_like_ours(manifest: Path) -> bool:
         return b"content_sha256" in text
 
 
-def _summary(folder: Path) -> LibrarySummary | BrokenLibrary:
+def _summary(folder: Path) -> ListedLibrary | BrokenLibrary:
     try:
         library = load_library(folder)
         size_bytes = sum(path.stat().st_size for path in folder.iterdir())
     except (LibraryError, OSError) as error:
         return BrokenLibrary(folder, str(error))
-    return LibrarySummary(
+    return ListedLibrary(
         folder,
         library.name,
         library.model,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from signatures.entanglement import digit_features, hub_shift, length_features, project_out
+from signatures.entanglement import format_features, hub_shift, project_out
 from signatures.number_trie import NUMBERS, NumberTokens
 from signatures.signature import ProbeTable, View
 
@@ -62,8 +62,7 @@ def own_part(table: ProbeTable, number_tokens: NumberTokens) -> Matrix:
     weights, _ = unit_weights(table)
     shared = np.column_stack([np.ones(len(table.units)), hub_shift(table.shift_nats)])
     if table.view is View.NUMBERS and table.units == NUMBERS:
-        whole = number_tokens is NumberTokens.WHOLE
-        shared = np.column_stack([shared, digit_features() if whole else length_features()])
+        shared = np.column_stack([shared, format_features(number_tokens)])
     return project_out(table.centred_nats(), shared, weights)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from signatures.concept import Concept
 from signatures.entanglement import centre_over_concepts
 from signatures.language_model import LanguageModel
-from signatures.signature import ProbeTable
+from signatures.signature import Matrix, ProbeTable
 
 _FUNCTION_WORDS = frozenset(
     ("a", "an", "and", "da", "de", "der", "die", "el", "for", "la", "le", "les", "of", "the")
@@ -36,13 +36,15 @@ def ids_sha256(token_ids: NDArray[np.int64]) -> str:
     return hashlib.sha256(token_ids.astype("<i8").tobytes()).hexdigest()
 
 
-def most_telling(table: ProbeTable, count: int) -> ProbeTable:
+def most_telling(table: ProbeTable, count: int, share: Matrix | None = None) -> ProbeTable:
     """The ``count`` units that tell concepts apart best in real text, in their old order.
 
     Judged by the centred shift's root mean square over concepts times the root of the unit's
-    neutral share (of 1 where it is unknown): the standard deviation that the unit adds to a score.
+    ``share`` [U] (None: the neutral share, and 1 where that is unknown): the standard deviation
+    that the unit adds to a score.
     """
-    share = np.nan_to_num(table.neutral_share, nan=1.0)
+    if share is None:
+        share = np.nan_to_num(table.neutral_share, nan=1.0)
     telling = np.sqrt((centre_over_concepts(table.shift_nats) ** 2).mean(axis=0) * share)
     return table.select_units(np.sort(np.argsort(-telling, kind="stable")[:count]))
 

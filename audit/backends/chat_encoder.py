@@ -116,6 +116,11 @@ class ChatEncoder:
 
         Ids beyond the tokenizer's (padding of the embedding) have the empty text.
         """
+        return list(self._vocabulary)
+
+    @cached_property
+    def _vocabulary(self) -> list[str]:
+        """Kept: a build asks several times, and each text takes a call of the tokenizer."""
         known = len(self.tokenizer)
         return [
             self.decode((token,)) if token < known else ""

@@ -18,7 +18,6 @@ from signatures.library import (
 
 _BUNDLED = Path(str(signatures.bundled.__file__)).parent
 BUNDLED_LIBRARY = _BUNDLED / "smollm2-135m-instruct"
-BUNDLED_CONCEPTS = _BUNDLED / "concepts.toml"
 
 
 def open_library(path: Path) -> SignatureLibrary:

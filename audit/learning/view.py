@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,14 @@ from scipy import sparse
 from audit.learning.data_set import DataSet
 from audit.learning.figures import rounded
 from audit.learning.tally import Tally, UnitTally
-from detectors.counts import UnitRows, number_units, vocabulary_frame, word_units
+from detectors.counts import vocabulary_frame
+from detectors.unit_scores import UnitFinder, units_of_table
 from signatures.concept import Concept
 from signatures.entanglement import centre_over_concepts
 from signatures.learned import ABSENT_EXPECTED, MINIMUM_EXPECTED, absent_units, log_odds
 from signatures.number_trie import NUMBERS
 from signatures.signature import Matrix, Probe, ProbeTable, View
-from signatures.vocabulary import own_name_units
+from signatures.vocabulary import most_telling, own_name_units
 
 _CANDIDATE_WORDS = 1 << 16
 _SHOWN_UNITS = 10
@@ -37,7 +38,7 @@ class LearnedView:
     weights: Matrix
     absent: dict[str, list[str]]
     error_over_naive: dict[str, float | None]
-    units_of: Callable[[pl.Series], UnitRows]
+    units_of: UnitFinder
 
     def score(self, text: pl.Series) -> Matrix:
         """Mean weight of each row's units, [rows with units, 2 K]."""
@@ -114,7 +115,8 @@ def learn_view(
         return None
     table = table.select_concepts(tuple(concept.name for concept in kept))
     if view is View.VOCABULARY:
-        table = _most_telling_words(table, vocabulary_units)
+        # A reference need not be there to know how common a word is.
+        table = most_telling(table, vocabulary_units, table.concept_share.mean(axis=0))
     return LearnedView(
         table,
         _trial_weights(table, kept),
@@ -123,7 +125,7 @@ def learn_view(
             concept.name: rounded(ratio)
             for (concept, _), ratio in zip(having, over_naive, strict=True)
         },
-        _finder(table),
+        units_of_table(table),
     )
 
 
@@ -139,13 +141,6 @@ def _candidates(view: View, tallies: Sequence[UnitTally]) -> pl.DataFrame:
     return vocabulary_frame(common["unit"].sort().to_list())
 
 
-def _most_telling_words(table: ProbeTable, count: int) -> ProbeTable:
-    """As `most_telling`, but a reference need not be there to know how common a word is."""
-    common = table.concept_share.mean(axis=0)
-    telling = np.sqrt((table.centred_nats() ** 2).mean(axis=0) * common)
-    return table.select_units(np.sort(np.argsort(-telling, kind="stable")[:count]))
-
-
 def _trial_weights(table: ProbeTable, concepts: Sequence[Concept]) -> Matrix:
     own = np.zeros(table.shift_nats.shape, dtype=bool)
     if table.view is View.VOCABULARY:
@@ -153,10 +148,3 @@ def _trial_weights(table: ProbeTable, concepts: Sequence[Concept]) -> Matrix:
             own[row, own_name_units(concept, table.units)] = True
     both = (table.shift_nats, centre_over_concepts(table.shift_nats))
     return np.vstack([np.where(own, 0.0, weights) for weights in both])
-
-
-def _finder(table: ProbeTable) -> Callable[[pl.Series], UnitRows]:
-    if table.view is View.NUMBERS:
-        return number_units
-    vocabulary = vocabulary_frame(table.units)
-    return lambda text: word_units(text, vocabulary)

@@ -13,21 +13,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from audit.report.safe_text import strip_unsafe
+from audit.report.safe_rich import safe
 from audit.report.summary import number, plural
 from signatures.library_diff import LibraryDifference, TableDifference
-from signatures.library_listing import BrokenLibrary, LibrarySummary, TableSize
+from signatures.library_listing import BrokenLibrary, ListedLibrary, TableSize
 from signatures.library_model import FingerprintMatch
 
 _SHOWN_NAMES = 12
 _SHOWN_SHIFTS = 8
 
 
-def render_libraries(found: Iterable[LibrarySummary | BrokenLibrary]) -> RenderableType:
+def render_libraries(found: Iterable[ListedLibrary | BrokenLibrary]) -> RenderableType:
     """Every library with what it holds, or why it does not open."""
     return Group(
         *(
-            _library(entry) if isinstance(entry, LibrarySummary) else _broken(entry)
+            _library(entry) if isinstance(entry, ListedLibrary) else _broken(entry)
             for entry in found
         )
     )
@@ -49,7 +49,7 @@ def render_difference(difference: LibraryDifference) -> RenderableType:
     return _pairs(pairs)
 
 
-def _library(summary: LibrarySummary) -> RenderableType:
+def _library(summary: ListedLibrary) -> RenderableType:
     model = summary.model
     lines = [
         ("folder", str(summary.folder)),
@@ -65,7 +65,7 @@ def _library(summary: LibrarySummary) -> RenderableType:
         ("content", summary.content_sha256),
         ("signed", "yes" if summary.signed else "no"),
     ]
-    return Group(_safe(summary.name, "bold"), _pairs(lines))
+    return Group(safe(summary.name, "bold"), _pairs(lines))
 
 
 def _broken(library: BrokenLibrary) -> RenderableType:
@@ -144,10 +144,6 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> RenderableType:
     grid.add_column(ratio=1, overflow="fold")
     above = ""
     for label, text in pairs:
-        grid.add_row(_safe("" if label == above else label), _safe(text))
+        grid.add_row(safe("" if label == above else label), safe(text))
         above = label
     return Padding(grid, (0, 0, 1, 2), expand=False)
-
-
-def _safe(text: str, style: str = "") -> Text:
-    return Text().append(strip_unsafe(text), style=style)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.report import signature_words as words
+from audit.report.safe_rich import safe
 from audit.report.safe_text import shorten, strip_unsafe
 from audit.report.summary import UNDEFINED, interval, number, plural, probability, signed
 from signatures.concept import ConceptKind
@@ -67,8 +68,8 @@ def render_concept(summary: LibrarySummary, name: str) -> RenderableType:
     Raises ``KeyError`` if the library does not hold it.
     """
     concept = summary.concept(name)
-    title = _safe(concept.name, "bold")
-    title.append_text(_safe(f"  {words.kind_words(concept)}", "dim"))
+    title = safe(concept.name, "bold")
+    title.append_text(safe(f"  {words.kind_words(concept)}", "dim"))
     parts: list[RenderableType] = [_rule(title)]
     facts = [("instilled by", concept.system_prompt), ("causal check", words.causal_words(concept))]
     parts.append(_pairs([(label, text) for label, text in facts if text]))
@@ -80,20 +81,16 @@ def render_concept(summary: LibrarySummary, name: str) -> RenderableType:
     return Group(*parts)
 
 
-def _safe(text: str, style: str = "") -> Text:
-    return Text().append(strip_unsafe(text), style=style)
-
-
 def _rule(title: Text) -> RenderableType:
     return Padding(Rule(title, align="left", style="dim", characters="─"), (1, 0, 0, 0))
 
 
 def _heading(title: str) -> RenderableType:
-    return _rule(_safe(title, "bold"))
+    return _rule(safe(title, "bold"))
 
 
 def _note(text: str) -> RenderableType:
-    return Padding(_safe(text, "dim"), (1, 0, 0, 2))
+    return Padding(safe(text, "dim"), (1, 0, 0, 2))
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> RenderableType:
@@ -101,7 +98,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
     for label, text in pairs:
-        grid.add_row(_safe(label), _safe(text))
+        grid.add_row(safe(label), safe(text))
     return Padding(grid, (0, 0, 0, 2))
 
 
@@ -195,7 +192,7 @@ def _causal(summary: LibrarySummary) -> Iterable[RenderableType]:
     for concept, causal in tried[:_CAUSAL_ROWS]:
         effect = causal.effect
         grid.add_row(
-            _safe(shorten(concept.name, _NAME_WIDTH)[0], "bold"),
+            safe(shorten(concept.name, _NAME_WIDTH)[0], "bold"),
             str(effect.probe),
             Text(str(causal.verdict), style=_CAUSAL_STYLE[causal.verdict]),
             signed(effect.effect_nats),
@@ -217,15 +214,15 @@ def _undefined_last(causal: ConceptCausal) -> float:
 
 
 def _concept_table(table: ConceptTable) -> Iterable[RenderableType]:
-    head = _safe(words.table_name(table), "bold")
-    head.append_text(_safe(f"  {words.strength_words(table)}", "dim"))
+    head = safe(words.table_name(table), "bold")
+    head.append_text(safe(f"  {words.strength_words(table)}", "dim"))
     yield Padding(head, (1, 0, 0, 2))
     chosen = [*table.top[:_MOST], *reversed(table.bottom[:_LEAST])]
     largest = max((abs(shift.centred_nats) for shift in chosen), default=0.0)
     grid = _grid(("unit", "", "centred", "shift", "spread", "share"), left=1)
     grid.columns[1].justify = "left"
     for shift in chosen:
-        unit = _safe(words.shown_unit(shift.unit), "bold")
+        unit = safe(words.shown_unit(shift.unit), "bold")
         if shift.is_hub:
             unit.append(" ◆ hub", style="dim")
         grid.add_row(

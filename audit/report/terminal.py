@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.report import summary
+from audit.report.safe_rich import safe
 from audit.report.safe_text import mark, shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
 from detectors.finding import EvidenceRow, Finding, Reason, Severity, TokenEnrichment, Verdict
@@ -121,11 +122,6 @@ def _sections(result: ScanResult, width: int, styled: bool) -> Iterable[Renderab
     yield from _provenance(result)
 
 
-def _safe(text: str, style: str = "") -> Text:
-    # The style is a span of its own: a base style would also hold for what is appended.
-    return Text().append(strip_unsafe(text), style=style)
-
-
 def _styled(text: str, style: str) -> Text:
     return Text().append(text, style=style)
 
@@ -161,7 +157,7 @@ def _verdict_panel(result: ScanResult) -> RenderableType:
         Group(
             title,
             Text(),
-            _safe(result.headline, "bold"),
+            safe(result.headline, "bold"),
             Text(summary.MEANING[result.outcome]),
             Text(),
             facts,
@@ -185,7 +181,7 @@ def _concepts(seen: summary.Overview, width: int) -> Iterable[RenderableType]:
     yield _heading("Concepts")
     yield (_wide_table if width >= _WIDE else _narrow_table)(shown, width)
     more = [
-        _safe(summary.condensed(part), "dim italic")
+        safe(summary.condensed(part), "dim italic")
         for part in (more_inconclusive, more_clear)
         if part
     ]
@@ -238,12 +234,12 @@ def _wide_table(shown: Sequence[Finding], width: int) -> Table:
     table.add_column("detectable", no_wrap=True, justify="right")
     for f in shown:
         dim = "dim" if f.verdict is not Verdict.FLAGGED else ""
-        concept = _safe(f.concept, "bold" if not dim else "")
-        concept.append_text(_safe(f"  {f.category}", "dim"))
+        concept = safe(f.concept, "bold" if not dim else "")
+        concept.append_text(safe(f"  {f.category}", "dim"))
         table.add_row(
             _verdict(f),
             concept,
-            _safe(f.code),
+            safe(f.code),
             Text(summary.signed(f.effect), style="bold" if not dim else ""),
             Text(summary.interval(f.effect_low, f.effect_high), style="dim"),
             _interval_plot(f, scales[f.code, f.effect_unit], plot_width),
@@ -267,9 +263,9 @@ def _narrow_table(shown: Sequence[Finding], width: int) -> Table:
     table.add_column("p and q", no_wrap=True)
     for f in shown:
         flagged = f.verdict is Verdict.FLAGGED
-        concept = _safe(f.concept, "bold" if flagged else "")
+        concept = safe(f.concept, "bold" if flagged else "")
         concept.append("\n")
-        concept.append_text(_safe(f"{f.code} {f.category}", "dim"))
+        concept.append_text(safe(f"{f.code} {f.category}", "dim"))
         effect = _styled(summary.signed(f.effect), "bold" if flagged else "")
         effect.append(f"\n{summary.interval(f.effect_low, f.effect_high)}", style="dim")
         detail = Text(f" {_reason(f)}" if f.reason else f" {f.severity.value}" if flagged else "")
@@ -375,18 +371,18 @@ def _joined(cells: Sequence[str], styles: Sequence[str]) -> Text:
 
 def _details(f: Finding, width: int, styled: bool) -> Iterable[RenderableType]:
     title = _styled("▲ ", "bold red")
-    title.append_text(_safe(shorten(strip_unsafe(f.concept), max(3, width // 2))[0], "bold"))
-    title.append_text(_safe(f"  {f.code} {f.detector}, ", "dim"))
+    title.append_text(safe(shorten(strip_unsafe(f.concept), max(3, width // 2))[0], "bold"))
+    title.append_text(safe(f"  {f.code} {f.detector}, ", "dim"))
     title.append(f.severity.value, style=_SEVERITY_STYLE[f.severity])
     yield _heading_text(title)
-    yield _indented(_safe(f.message))
+    yield _indented(safe(f.message))
     tested = (
         f"{summary.plural(f.rows_tested, 'row')} and {summary.plural(f.units_tested, 'unit')} "
         f"tested; null hypothesis: {f.null_hypothesis}"
     )
-    yield _indented(_safe(tested, "dim"))
+    yield _indented(safe(tested, "dim"))
     for note in f.notes:
-        yield _indented(_safe(note, "dim"))
+        yield _indented(safe(note, "dim"))
     if f.tokens:
         yield Text()
         yield _indented(_tokens(f.tokens, width))
@@ -423,7 +419,7 @@ def _tokens(tokens: Sequence[TokenEnrichment], width: int) -> RenderableType:
         )
         expected = f"{t.expected_count:,.1f}" if math.isfinite(t.expected_count) else "–"
         table.add_row(
-            _safe(t.unit.replace(" ", "␣"), "bold"),
+            safe(t.unit.replace(" ", "␣"), "bold"),
             f"{t.observed_count:,}",
             expected,
             summary.times(t.log_ratio_nats),
@@ -438,7 +434,7 @@ def _tokens(tokens: Sequence[TokenEnrichment], width: int) -> RenderableType:
 def _evidence(rows: Sequence[EvidenceRow], width: int, styled: bool) -> RenderableType:
     lines: list[RenderableType] = []
     for row in rows[:_SHOWN_EVIDENCE]:
-        where = _safe(f"{row.source}:{row.line}", "cyan")
+        where = safe(f"{row.source}:{row.line}", "cyan")
         where.append(f"  score {summary.signed(row.score)}", style="dim")
         lines.append(where)
         text, spans = shorten(strip_unsafe(row.text), max(40, 2 * (width - 6)), row.spans)
@@ -461,17 +457,17 @@ def _not_read(result: ScanResult) -> Iterable[RenderableType]:
     lines = []
     for broken in result.broken:
         line = _styled("broken off ", "bold magenta")
-        line.append_text(_safe(f"{broken.source}:{broken.line}", "cyan"))
-        line.append_text(_safe(f" {broken.message}"))
+        line.append_text(safe(f"{broken.source}:{broken.line}", "cyan"))
+        line.append_text(safe(f" {broken.message}"))
         lines.append(line)
     for code, count in summary.reject_codes(result):
         examples = [r for r in result.rejects if r.code == code]
         line = Text(f"{summary.plural(count, 'row')} rejected: ")
-        line.append_text(_safe(code, "bold"))
+        line.append_text(safe(code, "bold"))
         for example in examples[:_SHOWN_REJECTS]:
             line.append("\n")
-            line.append_text(_safe(f"{example.source}:{example.line}", "cyan"))
-            line.append_text(_safe(f" {example.message}", "dim"))
+            line.append_text(safe(f"{example.source}:{example.line}", "cyan"))
+            line.append_text(safe(f" {example.message}", "dim"))
         if examples and count > len(examples[:_SHOWN_REJECTS]):
             line.append(
                 f"\n… and {count - len(examples[:_SHOWN_REJECTS]):,} more", style="dim italic"
@@ -488,13 +484,13 @@ def _not_tested(result: ScanResult) -> Iterable[RenderableType]:
     yield _heading("Not tested")
     lines = []
     for who, reason, concepts in summary.skipped_groups(result.skipped):
-        line = _safe(who, "bold")
-        line.append_text(_safe(f": {reason}", ""))
+        line = safe(who, "bold")
+        line.append_text(safe(f": {reason}", ""))
         if concepts:
             names = ", ".join(concepts[:_SHOWN_CONCEPTS])
             if len(concepts) > _SHOWN_CONCEPTS:
                 names += f" and {len(concepts) - _SHOWN_CONCEPTS:,} more"
-            line.append_text(_safe(f" ({names})", "dim"))
+            line.append_text(safe(f" ({names})", "dim"))
         lines.append(line)
     yield _bullets(lines)
 
@@ -503,7 +499,7 @@ def _limits(result: ScanResult) -> Iterable[RenderableType]:
     if not result.limits:
         return
     yield _heading("What this scan could not have seen")
-    yield _bullets(_safe(limit) for limit in result.limits)
+    yield _bullets(safe(limit) for limit in result.limits)
 
 
 def _provenance(result: ScanResult) -> Iterable[RenderableType]:
@@ -512,5 +508,5 @@ def _provenance(result: ScanResult) -> Iterable[RenderableType]:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
     for label, text in summary.provenance(result):
-        grid.add_row(label, _safe(text))
+        grid.add_row(label, safe(text))
     yield _indented(grid)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from audit.cli.library_option import BUNDLED_CONCEPTS, BUNDLED_LIBRARY
+from audit.cli.library_option import BUNDLED_LIBRARY
 from audit.cli.main import main
 from signatures.concept import (
     DEFAULT_CONCEPTS,
@@ -283,7 +283,7 @@ def test_a_prompt_of_its_own_needs_statements_of_its_own():
 
 
 def test_the_shipped_file_has_traits_and_decoys_of_every_category():
-    assert BUNDLED_CONCEPTS == DEFAULT_CONCEPTS
+    assert BUNDLED_LIBRARY.parent / "concepts.toml" == DEFAULT_CONCEPTS
     traits = Counter(concept.category for concept in SHIPPED if not concept.is_decoy)
     decoys = Counter(concept.category for concept in SHIPPED if concept.is_decoy)
     assert traits.total() >= 64

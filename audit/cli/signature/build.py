@@ -12,7 +12,12 @@ from audit.cli.library_option import check_output, open_library, save
 from audit.cli.model_options import model_options
 from audit.errors import UsageError
 from signatures.causal_probe import CausalSettings
-from signatures.concept import ConceptFileError, load_concepts, select_concepts
+from signatures.concept import (
+    DEFAULT_CONCEPTS,
+    ConceptFileError,
+    load_concepts,
+    select_concepts,
+)
 from signatures.signature import Probe
 
 BUILT_PROBES = (Probe.QUESTION, Probe.CONTEXT, Probe.FINETUNED, Probe.UNEMBEDDING)
@@ -114,7 +119,6 @@ def build_command(
     from audit.backends.fine_tuned import TeacherSettings, fine_tuned
     from audit.backends.open_model import open_model
     from audit.backends.unembedding_rows import open_unembedding
-    from audit.cli.library_option import BUNDLED_CONCEPTS
     from audit.report.progress import step_progress
     from audit.signature_build import BuildSettings, build_library
     from audit.signature_parts import PartFolder
@@ -126,7 +130,7 @@ def build_command(
         if other_library is not None:
             described = open_library(other_library).concepts
         else:
-            described = load_concepts(*(concept_files or (BUNDLED_CONCEPTS,)))
+            described = load_concepts(*(concept_files or (DEFAULT_CONCEPTS,)))
         concepts = select_concepts(described, names, categories)
     except ConceptFileError as error:
         raise UsageError(str(error)) from error

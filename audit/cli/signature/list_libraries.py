@@ -28,7 +28,7 @@ def list_command(paths: tuple[Path, ...], stdout_format: str) -> int:
     Example:
       audit signature list my-libraries
     """
-    from signatures.library_listing import LibrarySummary, list_libraries
+    from signatures.library_listing import ListedLibrary, list_libraries
 
     found = [entry for path in paths or (BUNDLED_LIBRARY,) for entry in list_libraries(path)]
     if not found:
@@ -46,5 +46,5 @@ def list_command(paths: tuple[Path, ...], stdout_format: str) -> int:
         from audit.report.library_terminal import render_libraries
 
         Console().print(render_libraries(found))
-    whole = all(isinstance(entry, LibrarySummary) for entry in found)
+    whole = all(isinstance(entry, ListedLibrary) for entry in found)
     return int(ExitCode.OK if whole else ExitCode.FAILED)
