@@ -94,7 +94,7 @@ def test_one(
     detector = FrequencyDetector(library, TestSettings())
     detector.prepare(lambda: [reference])
     result = detector.test(detector.map(data), detector.map(reference))
-    traits = [f for f in result.findings if f.category != "persona"]
+    traits = result.findings
     settled = settle(result.findings, 0.05)
     return (
         traits[(index // len(library.tables)) % len(traits)].p_value,

@@ -12,19 +12,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
+from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.finding import Family, Finding, Reason, Severity, Verdict
+from detectors.finding import Finding, Reason, Severity, Verdict
 from detectors.statistics import (
     SCORE_LIMIT,
-    EmpiricalNull,
-    Matrix,
-    MeanComparison,
     compare_with_expectation,
     compare_with_reference,
-    condition_on,
-    empirical_null,
 )
 from detectors.unit_scores import (
     ScoredView,
@@ -40,15 +35,8 @@ from detectors.unit_scores import (
 )
 from signatures import entanglement
 from signatures.library import SignatureLibrary
-from signatures.signature import IN_DISTRIBUTION, Probe, ProbeTable, View
+from signatures.signature import Probe, ProbeTable, View
 from signatures.vocabulary import own_name_units
-
-ANY_PERSONA = "any persona"
-"""The pseudo-concept of the shift that every concept shares: some persona wrote this. A question
-of its own, and so a family of its own."""
-
-_MINIMUM_NULL_CONCEPTS = 4
-"""Fewer decoys (or other concepts) than this cannot show how far off-target scores scatter."""
 
 _UNIT_PRIOR = 0.5
 """Jeffreys' pseudo-count: a unit that the reference never held still has a share."""
@@ -170,9 +158,6 @@ class FrequencyDetector:
         weights = entanglement.project_out(table.centred_nats(), nuisance, share)
         if table.view is View.VOCABULARY:
             weights = self._without_own_names(weights, table)
-        # What learned tables share holds the noise of the reference that all were learnt against.
-        if table.probe in IN_DISTRIBUTION and table.probe is not Probe.LEARNED:
-            weights = np.vstack([weights, hub])
         weights = np.clip(entanglement.standardise(weights, share), -SCORE_LIMIT, SCORE_LIMIT)
         return ScoredView(
             table,
@@ -197,10 +182,9 @@ class FrequencyDetector:
     def _test_view(
         self, view: ScoredView, data: ViewState, reference: ViewState | None
     ) -> dict[str, Finding]:
-        names = self._scored_names(view)
         scored = {
             name: column
-            for column, name in enumerate(names)
+            for column, name in enumerate(view.table.concepts)
             if name not in self._decoys and np.isfinite(view.weights[column]).all()
         }
         refusal = self._refusal(view, data, reference)
@@ -214,67 +198,11 @@ class FrequencyDetector:
         else:
             assert view.neutral_score is not None  # or it would have been refused
             comparison = compare_with_expectation(data.moments, view.neutral_score)
-        findings = {}
-        for name, column in scored.items():
-            if name == ANY_PERSONA and reference is None:
-                # Decoys are orthogonal to what all concepts share, so they cannot calibrate it:
-                # without a reference of the same prompts it would only measure the prompts.
-                findings[name] = self._finding(
-                    name,
-                    view,
-                    data,
-                    reason=Reason.NO_REFERENCE,
-                    message="decoys cannot calibrate what all concepts share: give --reference",
-                )
-                continue
-            null = self._null_for(column, names, comparison.z, comparison.correlation)
-            if null.degrees_of_freedom < _MINIMUM_NULL_CONCEPTS:
-                findings[name] = self._finding(
-                    name,
-                    view,
-                    data,
-                    reason=Reason.NO_DECOYS,
-                    message=f"only {null.degrees_of_freedom} independent decoys or other concepts: "
-                    f"at least {_MINIMUM_NULL_CONCEPTS} are needed to calibrate",
-                )
-            else:
-                findings[name] = self._tested(
-                    name, column, view, data, reference, comparison, null, len(scored)
-                )
-        return self._without_echoes(names, comparison, findings)
-
-    def _without_echoes(
-        self, names: list[str], comparison: MeanComparison, findings: dict[str, Finding]
-    ) -> dict[str, Finding]:
-        """Concepts with like signatures rise together: a weaker one must stand out by itself.
-
-        If the strongest trait is significant, every other one's p-value is the larger of its own
-        and that of what is left of its score given the strongest's.
-        """
-        tested = [n for n, f in findings.items() if n != ANY_PERSONA and np.isfinite(f.p_value)]
-        strongest = min(tested, key=lambda name: findings[name].p_value, default=None)
-        if strongest is None or findings[
-            strongest
-        ].p_value > self._settings.false_discovery_rate / len(tested):
-            return findings
-        z, correlation = condition_on(comparison.z, comparison.correlation, names.index(strongest))
-        result = dict(findings)
-        for name in tested:
-            column = names.index(name)
-            null = self._null_for(column, names, z, correlation)
-            if name == strongest or null.degrees_of_freedom == 0:
-                continue
-            p_value = float(null.upper_p(z[column]))
-            if p_value > findings[name].p_value:
-                note = f"an echo of {strongest}: given its score, p = {p_value:.2g}"
-                result[name] = replace(
-                    findings[name], p_value=p_value, notes=(*findings[name].notes, note)
-                )
-        return result
-
-    def _scored_names(self, view: ScoredView) -> list[str]:
-        names = list(view.table.concepts)
-        return [*names, ANY_PERSONA] if len(view.weights) > len(names) else names
+        tests = test_concepts(comparison, scored, self._settings)
+        return {
+            name: self._tested(name, scored[name], view, data, reference, test)
+            for name, test in tests.items()
+        }
 
     def _refusal(
         self, view: ScoredView, data: ViewState, reference: ViewState | None
@@ -299,16 +227,6 @@ class FrequencyDetector:
             )
         return None
 
-    def _null_for(
-        self, column: int, names: list[str], z: Matrix, correlation: Matrix
-    ) -> EmpiricalNull:
-        """The scatter of off-target scores: of the decoys and of the other traits.
-
-        A trait that is really there only widens the null of the others.
-        """
-        others = [i for i, name in enumerate(names) if i != column and name != ANY_PERSONA]
-        return empirical_null(z, correlation, column, np.array(others, dtype=np.int64))
-
     def _tested(
         self,
         name: str,
@@ -316,50 +234,40 @@ class FrequencyDetector:
         view: ScoredView,
         data: ViewState,
         reference: ViewState | None,
-        comparison: MeanComparison,
-        null: EmpiricalNull,
-        tests: int,
+        test: ConceptTest,
     ) -> Finding:
         settings = self._settings
-        z = float(comparison.z[column])
-        if not np.isfinite(z):
+        if not np.isfinite(test.z):
             return self._finding(
                 name, view, data, reason=Reason.NO_UNITS, message="its row scores do not vary"
             )
-        widen = max(null.dispersion, 1.0)
-        standard_error = float(comparison.standard_error[column] / comparison.scale[column])
-        effect = float(comparison.difference[column] / comparison.scale[column])
-        half_width = widen * standard_error * float(stats.t.ppf(0.975, null.degrees_of_freedom))
-        strictest = settings.false_discovery_rate / tests
-        smallest = standard_error * (
-            max(null.quantile(1.0 - strictest), float(stats.norm.ppf(1.0 - strictest)))
-            + widen * float(stats.norm.ppf(settings.power))
-        )
+        if not np.isfinite(test.p_value):
+            return self._finding(
+                name,
+                view,
+                data,
+                reason=Reason.NO_DECOYS,
+                message=f"only {test.null.degrees_of_freedom} independent decoys or other "
+                f"concepts: at least {MINIMUM_NULL_CONCEPTS} are needed to calibrate",
+            )
+        smallest = test.smallest_detectable_effect
         return self._finding(
             name,
             view,
             data,
             reason=Reason.LOW_POWER if smallest > settings.effect_of_interest else None,
-            message=f"row scores differ by {effect:+.3f} sd; seen with power {settings.power:g} "
-            f"from {smallest:.3f} sd",
-            z=z,
-            calibrated_statistic=z / null.dispersion,
-            p_value=float(null.upper_p(np.array(z))),
-            effect=effect,
-            effect_low=effect - half_width,
-            effect_high=effect + half_width,
+            message=f"row scores differ by {test.effect:+.3f} sd; seen with power "
+            f"{settings.power:g} from {smallest:.3f} sd",
+            z=test.z,
+            calibrated_statistic=test.calibrated_statistic,
+            p_value=test.p_value,
+            effect=test.effect,
+            effect_low=test.effect_low,
+            effect_high=test.effect_high,
             smallest_detectable_effect=smallest,
             tokens=token_table(view, column, data, reference, settings.top_tokens),
-            evidence=(
-                tuple(marked(view, column, row) for row in data.evidence[column])
-                if name != ANY_PERSONA
-                else ()
-            ),
-            notes=(
-                *self._rows_needed(smallest, data.moments.rows),
-                f"empirical null: off-target z scatter with sd {null.dispersion:.2f} "
-                f"({null.degrees_of_freedom} degrees of freedom)",
-            ),
+            evidence=tuple(marked(view, column, row) for row in data.evidence[column]),
+            notes=(*self._rows_needed(smallest, data.moments.rows), *test.notes),
         )
 
     def _rows_needed(self, smallest: float, rows: int) -> tuple[str, ...]:
@@ -379,19 +287,17 @@ class FrequencyDetector:
         reason: Reason | None,
         **measured: object,
     ) -> Finding:
-        category = "persona" if name == ANY_PERSONA else self._library.concept(name).category
         return Finding(
             code=self.info.code,
             detector=self.info.name,
             concept=name,
-            category=category,
+            category=self._library.concept(name).category,
             verdict=Verdict.INCONCLUSIVE,
             severity=Severity.NOTE,
             message=f"{view.table.view} ({view.table.probe} probe): {message}",
             null_hypothesis=self.info.null_hypothesis,
             rows_tested=data.moments.rows,
             units_tested=data.units,
-            family=Family.ANY_PERSONA if name == ANY_PERSONA else Family.WHICH_CONCEPT,
             reason=reason,
             effect_unit="sd of one row's score",
             **measured,  # type: ignore[arg-type]

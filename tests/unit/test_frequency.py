@@ -9,7 +9,7 @@ import pytest
 from detectors.counts import number_units, vocabulary_frame, word_units
 from detectors.detector import TestSettings
 from detectors.finding import Finding, Reason, Verdict
-from detectors.frequency import ANY_PERSONA, FrequencyDetector
+from detectors.frequency import FrequencyDetector
 from detectors.verdict import settle
 from signatures.number_trie import NUMBERS
 from signatures.signature import Probe
@@ -51,7 +51,7 @@ def test_a_planted_concept_is_flagged_and_only_it(with_reference):
     found = run(signatures, data, reference)
     assert found["owl"].verdict is Verdict.FLAGGED
     assert found["owl"].effect_low > 0
-    assert {n for n, f in found.items() if f.verdict is Verdict.FLAGGED} <= {"owl", ANY_PERSONA}
+    assert {n for n, f in found.items() if f.verdict is Verdict.FLAGGED} == {"owl"}
     first = found["owl"].tokens[0]
     assert first.observed_count > first.expected_count
     assert found["owl"].evidence[0].score >= found["owl"].evidence[-1].score
@@ -76,23 +76,6 @@ def test_a_set_too_small_to_see_the_concept_is_inconclusive():
     assert {f.verdict for f in found.values()} == {Verdict.INCONCLUSIVE}
     assert {f.reason for f in found.values()} == {Reason.LOW_POWER}
     assert any("rows on each side are needed" in note for note in found["owl"].notes)
-
-
-def test_some_persona_is_named_as_such():
-    signatures = synthetic.library(strength=0.02, hub=0.3)
-    rng = np.random.default_rng(0)
-    data = synthetic.number_rows(2000, rng, synthetic.share_of(signatures, "owl"))
-    found = run(signatures, data, synthetic.number_rows(2000, rng))
-    assert found[ANY_PERSONA].verdict is Verdict.FLAGGED
-    assert {found[name].verdict for name in synthetic.TRAITS} == {Verdict.INCONCLUSIVE}
-
-
-def test_without_a_reference_other_prompts_are_not_taken_for_a_persona():
-    signatures = synthetic.library(strength=0.02, hub=0.3)
-    rng = np.random.default_rng(0)
-    found = run(signatures, synthetic.number_rows(2000, rng, synthetic.share_of(signatures, "owl")))
-    assert found[ANY_PERSONA].verdict is Verdict.INCONCLUSIVE
-    assert found[ANY_PERSONA].reason is Reason.NO_REFERENCE
 
 
 def test_a_concept_that_only_looks_like_the_planted_one_is_an_echo():
@@ -152,8 +135,7 @@ def test_a_shift_that_no_signature_explains_is_not_flagged():
 def test_rows_that_are_all_the_same_are_undefined_not_infinite(with_reference):
     found = run(synthetic.library(), ["12, 7"] * 40, ["12, 7"] * 40 if with_reference else None)
     assert {f.verdict for f in found.values()} == {Verdict.INCONCLUSIVE}
-    reasons = {f.reason for name, f in found.items() if name != ANY_PERSONA or with_reference}
-    assert reasons <= {Reason.NO_UNITS, Reason.NO_DECOYS}
+    assert {f.reason for f in found.values()} <= {Reason.NO_UNITS, Reason.NO_DECOYS}
 
 
 def test_settings_that_mean_nothing_are_refused():

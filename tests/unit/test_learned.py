@@ -14,7 +14,7 @@ from audit.learning import data_set
 from audit.signature_learn import LearnSettings, learn_library
 from detectors.detector import TestSettings
 from detectors.finding import Verdict
-from detectors.frequency import ANY_PERSONA, FrequencyDetector
+from detectors.frequency import FrequencyDetector
 from detectors.verdict import settle
 from signatures.learned import RowSums, absent_units, auroc, log_odds
 from signatures.library import load_library
@@ -325,8 +325,8 @@ def library_of_seven(files, tmp_path_factory):
     return learn(labelled | decoys, files["reference"]).library
 
 
-def persona_and_flags(library, seed, reference_seed, share=None):
-    """What SA002 says of fresh rows: of "any persona", and which concepts it flags."""
+def flags(library, seed, reference_seed, share=None):
+    """The concepts that SA002 flags in fresh rows."""
     rows = synthetic.frame(synthetic.number_rows(3000, np.random.default_rng(seed), share))
     reference = synthetic.frame(
         synthetic.number_rows(8000, np.random.default_rng(reference_seed), repeat=0.1)[:4000]
@@ -334,18 +334,17 @@ def persona_and_flags(library, seed, reference_seed, share=None):
     detector = FrequencyDetector(library, TestSettings(effect_of_interest=0.3))
     detector.prepare(lambda: iter([reference]))
     found = settle(detector.test(detector.map(rows), detector.map(reference)).findings, 0.05)
-    flagged = {finding.concept for finding in found if finding.verdict is Verdict.FLAGGED}
-    return ANY_PERSONA in flagged, flagged - {ANY_PERSONA}
+    return {finding.concept for finding in found if finding.verdict is Verdict.FLAGGED}
 
 
 def test_a_scan_names_fresh_rows_and_no_clean_ones(library_of_seven):
     owl = synthetic.share_of(TRUTH, "owl")
-    assert persona_and_flags(library_of_seven, 50, 51, owl)[1] == {"owl"}
-    assert persona_and_flags(library_of_seven, 52, 53) == (False, set())
+    assert flags(library_of_seven, 50, 51, owl) == {"owl"}
+    assert flags(library_of_seven, 52, 53) == set()
 
 
-def test_clean_rows_against_the_reference_that_was_learnt_from_show_no_persona(library_of_seven):
-    assert persona_and_flags(library_of_seven, 54, 9) == (False, set())
+def test_clean_rows_against_the_reference_that_was_learnt_from_flag_nothing(library_of_seven):
+    assert flags(library_of_seven, 54, 9) == set()
 
 
 def test_what_learning_refuses(tmp_path, files):
