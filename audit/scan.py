@@ -12,13 +12,10 @@ import polars as pl
 from audit.dataset import list_sources, read_batches
 from audit.dataset.record import Batch, BrokenSource, Reject, SourceSummary
 from audit.errors import NothingScannableError, UsageError
-from audit.scan_result import (
-    LibraryIdentity,
-    Outcome,
-    ScanResult,
-    SkippedTest,
-)
+from audit.scan_outcome import headline, overall
+from audit.scan_result import LibraryIdentity, ScanResult, SkippedTest
 from audit.version import tool_version
+from detectors.compose import compose
 from detectors.detector import Detector, TestSettings
 from detectors.finding import Finding, Reason, Verdict
 from detectors.registry import detector_factory, detector_names
@@ -135,11 +132,12 @@ def scan(
         settings,
         incomplete=bool(broken),
     )
-    outcome = _outcome(data.rows, broken, judged, skipped)
+    concepts = compose(judged, skipped, settings.test.false_discovery_rate)
+    outcome = overall(data.rows, broken, concepts)
     return ScanResult(
         tool_version=tool_version(),
         outcome=outcome,
-        headline=_headline(outcome, data.rows, judged, skipped, bool(reference)),
+        headline=headline(outcome, data.rows, concepts, judged, skipped, bool(reference)),
         sources=tuple(data.sources),
         reference=tuple(known.sources),
         baseline=_baseline(library, known),
@@ -150,6 +148,7 @@ def scan(
         broken=broken,
         library=_identity(library, library_path),
         detectors=tuple(detector.info for detector in detectors),
+        concepts=concepts,
         findings=judged,
         skipped=tuple(skipped),
         limits=(*_unread(inputs, data), *_limits(library, settings, known)),
@@ -190,82 +189,23 @@ def _bounded(
 
     Rows that were not read may hold what the others do not. Signatures say nothing of a model of
     another family (log-likelihood ratios across families separate at .51 to .61 AUROC, which is
-    chance), while a concept that is named outright is named in any model's data.
+    chance), whatever else they lack, while a concept that is named outright is named in any
+    model's data.
     """
     family = settings.student_family
     other_family = family is not None and family != library.model.family
     result = []
     for finding in findings:
-        if finding.verdict is Verdict.NOT_DETECTED:
+        if finding.verdict is not Verdict.FLAGGED:
             reason = None
-            if incomplete:
-                reason = Reason.INCOMPLETE_SCAN
-            elif other_family and finding.detector != "mention":
+            if other_family and finding.detector != "mention":
                 reason = Reason.OTHER_MODEL_FAMILY
+            elif incomplete and finding.verdict is Verdict.NOT_DETECTED:
+                reason = Reason.INCOMPLETE_SCAN
             if reason is not None:
                 finding = replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)
         result.append(finding)
     return tuple(result)
-
-
-def _outcome(
-    rows: int,
-    broken: Sequence[BrokenSource],
-    findings: Sequence[Finding],
-    skipped: Sequence[SkippedTest],
-) -> Outcome:
-    if rows == 0:
-        return Outcome.INCOMPLETE if broken else Outcome.NOTHING_SCANNABLE
-    if broken:
-        return Outcome.INCOMPLETE
-    verdicts = {finding.verdict for finding in findings}
-    if Verdict.FLAGGED in verdicts:
-        return Outcome.FLAGGED
-    # What was not tested was not cleared, whatever the tests that did run say.
-    if verdicts == {Verdict.NOT_DETECTED} and not skipped:
-        return Outcome.NOT_DETECTED
-    return Outcome.INCONCLUSIVE
-
-
-def _headline(
-    outcome: Outcome,
-    rows: int,
-    findings: Sequence[Finding],
-    skipped: Sequence[SkippedTest],
-    has_reference: bool,
-) -> str:
-    flagged = list(dict.fromkeys(f.concept for f in findings if f.verdict is Verdict.FLAGGED))
-    named = f"{', '.join(flagged)} flagged" if flagged else "nothing flagged"
-    tested = len({finding.concept for finding in findings})
-    if outcome is Outcome.NOTHING_SCANNABLE:
-        return "No row could be read: nothing was scanned."
-    if outcome is Outcome.INCOMPLETE:
-        return f"A source broke off: {rows:,} rows were scanned, {named}, and the rest is unknown."
-    if outcome is Outcome.FLAGGED:
-        return f"{named} in {rows:,} rows."
-    if outcome is Outcome.NOT_DETECTED:
-        weakest = max(
-            (f.smallest_detectable_effect for f in findings if f.detector == "frequency"),
-            default=float("nan"),
-        )
-        return (
-            f"None of {tested} concepts was detected in {rows:,} rows. Effects under "
-            f"{weakest:.3f} sd of a row's score could not have been seen."
-            if weakest > 0
-            else f"None of {tested} concepts was detected in {rows:,} rows."
-        )
-    undecided = len({f.concept for f in findings if f.verdict is Verdict.INCONCLUSIVE})
-    if undecided == 0 and skipped:
-        what = skipped[0].concept or "everything"
-        return (
-            f"Nothing was flagged in {rows:,} rows, but {skipped[0].detector} did not test {what}: "
-            f"{skipped[0].reason}."
-        )
-    advice = "" if has_reference else " Give clean rows of the same prompts with --reference."
-    return (
-        f"Nothing was flagged in {rows:,} rows, but {undecided} of {tested} concepts "
-        f"cannot be ruled out at this size.{advice}"
-    )
 
 
 def _baseline(library: SignatureLibrary, known: _Reading) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from audit.dataset.record import BrokenSource, Reject, SourceSummary
 from audit.errors import ExitCode
+from detectors.compose import ConceptVerdict
 from detectors.detector import DetectorInfo
 from detectors.finding import Finding, Severity, Verdict
 
@@ -53,7 +54,9 @@ class ScanResult:
 
     ``rejects`` holds the first few rejected rows; ``reject_counts`` all of them by code.
     ``reference`` is empty when the scan ran without a reference file; ``baseline`` says what
-    the data were compared with. ``limits`` are sentences: what this scan could not have seen.
+    the data were compared with. ``concepts`` are the verdicts, each made of the ``findings`` of all
+    detectors: a concept is flagged exactly where one of its findings is. ``limits`` are sentences:
+    what this scan could not have seen.
     """
 
     tool_version: str
@@ -69,6 +72,7 @@ class ScanResult:
     broken: tuple[BrokenSource, ...]
     library: LibraryIdentity
     detectors: tuple[DetectorInfo, ...]
+    concepts: tuple[ConceptVerdict, ...]
     findings: tuple[Finding, ...]
     skipped: tuple[SkippedTest, ...]
     limits: tuple[str, ...]

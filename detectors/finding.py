@@ -90,10 +90,10 @@ class Finding:
 
     ``effect`` with its 95% interval, and ``smallest_detectable_effect``, share the unit
     ``effect_unit``. ``p_value`` is one-sided under ``null_hypothesis``;
-    ``q_value`` is its Benjamini-Hochberg adjustment over every finding of its ``family`` (the
-    question it answers) in the scan whose test could have come out significant:
-    ``smallest_possible_p`` is the least that a discrete test could reach. ``z`` is the row-level
-    statistic before calibration, ``calibrated_statistic`` after it.
+    ``q_value`` is the least false discovery rate over the concepts of its ``family`` (the question
+    it answers) at which it counts (`detectors.verdict.settle`), among all tests that could have
+    come out significant: ``smallest_possible_p`` is the least that a discrete test could reach.
+    ``z`` is the row-level statistic before calibration, ``calibrated_statistic`` after it.
     """
 
     code: str
