@@ -33,6 +33,8 @@ _SHOWN_EVIDENCE = 3
 _SHOWN_EVIDENCE_CHARACTERS = 300
 _SHOWN_INCONCLUSIVE = 5
 _SHOWN_NOT_DETECTED = 5
+_SHOWN_CONCEPTS = 10
+_SHOWN_DETECTORS = 12
 _SHOWN_REJECTS = 5
 _SHOWN_LINES = 20
 
@@ -59,8 +61,10 @@ def _lines(result: ScanResult, details: int) -> Iterable[str]:
     yield f"> {' · '.join(verdicts)}  "
     yield f"> {' · '.join(rows)}"
     yield ""
+    if result.concepts:
+        yield from _concepts(result, max(details, 2) * 5)
     if result.findings:
-        yield from _concepts(seen, max(details, 2) * 5)
+        yield from _findings(seen, max(details, 2) * 5)
     for f in seen.flagged[:details]:
         yield from _details(f)
     if len(seen.flagged) > details:
@@ -131,12 +135,57 @@ def _longest_run(character: str, text: str) -> int:
 # Sections
 
 
-def _concepts(seen: summary.Overview, shown_flagged: int) -> Iterable[str]:
+def _concepts(result: ScanResult, shown_flagged: int) -> Iterable[str]:
+    flagged, undecided, quiet = summary.concepts_by_verdict(result)
+    codes = summary.detector_codes(result.concepts)[:_SHOWN_DETECTORS]
+    parts = (
+        (flagged[:shown_flagged], flagged[shown_flagged:]),
+        summary.cut(undecided, _SHOWN_CONCEPTS),
+        summary.cut(quiet, _SHOWN_CONCEPTS),
+    )
+    yield "### Concepts"
+    yield ""
+    yield f"| verdict | concept | p | q | {' | '.join(_code(code) for code in codes)} |"
+    yield f"|---|---|--:|--:|{'|'.join(':-:' for _ in codes)}|"
+    for concept in (concept for shown, _ in parts for concept in shown):
+        verdict = concept.verdict.value
+        if concept.verdict is Verdict.FLAGGED:
+            verdict = f"**FLAGGED** {concept.severity.value}"
+        elif concept.reason:
+            verdict += f": {concept.reason.value}"
+        cells = (
+            verdict,
+            f"{_code(concept.concept)} {_code(concept.category)}",
+            summary.probability(concept.p_value),
+            summary.probability(concept.q_value),
+            *(summary.sign(concept, code) for code in codes),
+        )
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    for _, rest in parts:
+        if rest:
+            yield _sentence(summary.condensed_concepts(rest))
+            yield ""
+    yield "; ".join(f"{sign} {meaning}" for sign, meaning in summary.SIGNS.items())
+    yield ""
+    contradicted = [concept for concept in result.concepts if concept.disagreement]
+    if contradicted:
+        yield "Detectors disagree:"
+        yield ""
+        for concept in contradicted[:_SHOWN_LINES]:
+            yield f"- {_code(concept.concept, cell=False)}: {_sentence(concept.disagreement)}"
+        yield from _more(len(contradicted) - _SHOWN_LINES, "concept")
+        yield ""
+
+
+def _findings(seen: summary.Overview, shown_flagged: int) -> Iterable[str]:
     shown = [
         *seen.flagged[:shown_flagged],
         *seen.inconclusive[:_SHOWN_INCONCLUSIVE],
         *seen.not_detected[:_SHOWN_NOT_DETECTED],
     ]
+    yield "### Findings"
+    yield ""
     yield "| verdict | concept | test | effect (95% interval) | statistic | p | q | detectable |"
     yield "|---|---|---|---|--:|--:|--:|--:|"
     for f in shown:

@@ -25,8 +25,9 @@ from urllib.parse import quote
 from audit.report import summary
 from audit.report.safe_text import shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
+from detectors.compose import ConceptVerdict
 from detectors.detector import DetectorInfo
-from detectors.finding import EvidenceRow, Finding, Severity
+from detectors.finding import EvidenceRow, Finding, Severity, Verdict
 
 SCHEMA_URI = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -77,8 +78,10 @@ def _log(result: ScanResult, base: Path, snippets: bool, results_limit: int) -> 
     flagged = sorted(summary.overview(result).flagged, key=lambda f: -f.severity.rank)
     rules = _rules(result)
     position = {rule["id"]: i for i, rule in enumerate(rules)}
+    concepts = {(c.family, c.concept): c for c in result.concepts}
     results = [
-        _result(f, result, position[f.code], base, snippets) for f in flagged[: results_limit - 1]
+        _result(f, concepts[f.family, f.concept], result, position[f.code], base, snippets)
+        for f in flagged[: results_limit - 1]
     ]
     _number_repeats(results)
     if _UNDECIDED_RULE in position:
@@ -131,6 +134,7 @@ def _run_properties(result: ScanResult) -> Json:
         "headline": _plain(result.headline),
         "meaning": summary.MEANING[result.outcome],
         "limits": [_plain(limit) for limit in result.limits],
+        "concepts": [_concept(concept) for concept in result.concepts],
         "notDetected": [
             {
                 "ruleId": _plain(f.code),
@@ -145,6 +149,29 @@ def _run_properties(result: ScanResult) -> Json:
         "rejectCounts": {_plain(code): count for code, count in summary.reject_codes(result)},
         "rowsRejected": result.rows_rejected,
         "rowsScanned": result.rows_scanned,
+    }
+
+
+def _concept(concept: ConceptVerdict) -> Json:
+    return {
+        "concept": _plain(concept.concept),
+        "category": _plain(concept.category),
+        "verdict": concept.verdict.value,
+        "reason": concept.reason.value if concept.reason else "",
+        "p": _defined(concept.p_value),
+        "q": _defined(concept.q_value),
+        **_said(concept),
+    }
+
+
+def _said(concept: ConceptVerdict) -> Json:
+    """Which detectors say what of the concept."""
+    return {
+        "flaggedBy": [_plain(code) for code in concept.flagged_by],
+        "notDetectedBy": [_plain(code) for code in concept.not_detected_by],
+        "inconclusiveBy": [_plain(code) for code in concept.inconclusive_by],
+        "skippedBy": [_plain(code) for code in concept.skipped_by],
+        "disagreement": _plain(concept.disagreement),
     }
 
 
@@ -250,17 +277,17 @@ def _is_undecided(result: ScanResult) -> bool:
     return (
         result.outcome in (*_NOT_READ, Outcome.INCONCLUSIVE)
         or bool(result.broken)
-        or bool(summary.overview(result).inconclusive)
+        or any(concept.verdict is Verdict.INCONCLUSIVE for concept in result.concepts)
     )
 
 
 def _undecided_result(result: ScanResult, rule_index: int, base: Path) -> Json:
-    undecided = len(summary.overview(result).inconclusive)
+    undecided = sum(concept.verdict is Verdict.INCONCLUSIVE for concept in result.concepts)
     causes = []
     if result.broken:
         causes.append(f"{summary.plural(len(result.broken), 'source')} broken off")
     if undecided:
-        causes.append(f"{summary.plural(undecided, 'test')} inconclusive")
+        causes.append(f"{summary.plural(undecided, 'concept')} inconclusive")
     if result.rows_rejected:
         causes.append(f"{summary.plural(result.rows_rejected, 'row')} rejected")
     if result.skipped:
@@ -292,13 +319,23 @@ def _first_place(result: ScanResult) -> tuple[str, int]:
     return "no-source", 1
 
 
-def _result(f: Finding, result: ScanResult, rule_index: int, base: Path, snippets: bool) -> Json:
+def _result(
+    f: Finding,
+    concept: ConceptVerdict,
+    result: ScanResult,
+    rule_index: int,
+    base: Path,
+    snippets: bool,
+) -> Json:
     numbers = [f"q {summary.probability(f.q_value)}"]
     if math.isfinite(f.effect):
         interval = summary.interval(f.effect_low, f.effect_high)
         numbers.insert(
             0, f"effect {summary.signed(f.effect)} {f.effect_unit} (95% interval {interval})"
         )
+    text = f"{f.concept} ({f.category}): {f.message} [{', '.join(numbers)}]"
+    if concept.disagreement:
+        text += f" {concept.disagreement}"
     locations = [
         _location(row.source, row.line, base, row if snippets else None)
         for row in f.evidence[:_LOCATIONS_LIMIT]
@@ -308,7 +345,7 @@ def _result(f: Finding, result: ScanResult, rule_index: int, base: Path, snippet
         "ruleIndex": rule_index,
         "kind": "fail",
         "level": f.severity.value,
-        "message": _message(f"{f.concept} ({f.category}): {f.message} [{', '.join(numbers)}]"),
+        "message": _message(text),
         "locations": locations or [_location(*_first_place(result), base)],
         "partialFingerprints": _fingerprint(f.code, f.concept, result, f.evidence),
         "properties": {
@@ -324,6 +361,8 @@ def _result(f: Finding, result: ScanResult, rule_index: int, base: Path, snippet
             "q": _defined(f.q_value),
             "rowsTested": f.rows_tested,
             "smallestDetectableEffect": _defined(f.smallest_detectable_effect),
+            "conceptQ": _defined(concept.q_value),
+            **_said(concept),
         },
     }
 

@@ -9,14 +9,36 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from audit.dataset.record import SourceSummary
 from audit.scan_result import Outcome, ScanResult, SkippedTest
-from detectors.finding import Finding, Verdict
+from detectors.compose import ConceptVerdict, Gap
+from detectors.finding import Finding, Reason, Verdict
+
+Item = TypeVar("Item")
 
 UNDEFINED = "–"
 _SMALLEST_SHOWN_P = 1e-16
-_VERDICT_ORDER = {Verdict.FLAGGED: 0, Verdict.INCONCLUSIVE: 1, Verdict.NOT_DETECTED: 2}
+VERDICTS = (Verdict.FLAGGED, Verdict.INCONCLUSIVE, Verdict.NOT_DETECTED)
+"""In the order in which every report shows them."""
+
+SIGNS = {
+    "▲": "flags it",
+    "○": "does not, and could have",
+    "?": "cannot say",
+    "–": "skipped",
+}
+"""What one detector says of one concept, in one character."""
+
+_SHORT_REASON = {
+    Reason.NO_UNITS: "no units",
+    Reason.OTHER_MODEL_FAMILY: "other family",
+    Reason.LOW_POWER: "low power",
+    Gap.SKIPPED: "test skipped",
+    Gap.NO_HIDDEN_TEST: "no hidden test",
+}
+"""Reasons that are too long for a column."""
 
 MEANING = {
     Outcome.FLAGGED: "At least one concept stands out beyond what chance and the decoys explain.",
@@ -49,7 +71,7 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(
         findings,
         key=lambda f: (
-            _VERDICT_ORDER[f.verdict],
+            VERDICTS.index(f.verdict),
             _nan_last(f.q_value),
             _nan_last(f.p_value),
             _nan_last(-f.calibrated_statistic),
@@ -66,14 +88,53 @@ def _nan_last(value: float) -> float:
 
 
 def overview(result: ScanResult) -> Overview:
-    """The findings of ``result``, ordered and split by verdict."""
-    findings = ordered(result.findings)
-    return Overview(
-        *(
-            tuple(f for f in findings if f.verdict is verdict)
-            for verdict in (Verdict.FLAGGED, Verdict.INCONCLUSIVE, Verdict.NOT_DETECTED)
-        )
+    """The findings of ``result``, ordered and split by verdict.
+
+    What else was found of a flagged concept comes before what was found of others.
+    """
+    flagged = {(c.family, c.concept) for c in result.concepts if c.verdict is Verdict.FLAGGED}
+    findings = sorted(ordered(result.findings), key=lambda f: (f.family, f.concept) not in flagged)
+    return Overview(*(tuple(f for f in findings if f.verdict is verdict) for verdict in VERDICTS))
+
+
+def concepts_by_verdict(result: ScanResult) -> list[list[ConceptVerdict]]:
+    """The concepts flagged, inconclusive and not detected, each in the result's order."""
+    return [[c for c in result.concepts if c.verdict is verdict] for verdict in VERDICTS]
+
+
+def cut(items: Sequence[Item], shown: int) -> tuple[Sequence[Item], Sequence[Item]]:
+    """The first ``shown`` items, and the rest: two or more, or a line for them saves nothing."""
+    if len(items) <= shown + 1:
+        return items, ()
+    return items[:shown], items[shown:]
+
+
+def detector_codes(concepts: Iterable[ConceptVerdict]) -> list[str]:
+    """The detectors that tested a concept, or should have, by code."""
+    return sorted(
+        {
+            code
+            for c in concepts
+            for codes in (c.flagged_by, c.not_detected_by, c.inconclusive_by, c.skipped_by)
+            for code in codes
+        }
     )
+
+
+def sign(concept: ConceptVerdict, code: str) -> str:
+    """What the detector ``code`` says of ``concept``, one of ``SIGNS``; "" if it is not asked."""
+    said = (
+        concept.flagged_by,
+        concept.not_detected_by,
+        concept.inconclusive_by,
+        concept.skipped_by,
+    )
+    return next((mark for mark, codes in zip(SIGNS, said, strict=True) if code in codes), "")
+
+
+def short_reason(reason: Reason | Gap | None) -> str:
+    """The reason, short enough for a column; "" without one."""
+    return "" if reason is None else _SHORT_REASON.get(reason, reason.value)
 
 
 def verdict_words(result: ScanResult) -> str:
@@ -84,12 +145,12 @@ def verdict_words(result: ScanResult) -> str:
 
 
 def facts(result: ScanResult) -> tuple[list[str], list[str]]:
-    """Short counts for the lines below the verdict: of findings, and of rows."""
-    seen = overview(result)
+    """Short counts for the lines below the verdict: of concepts, and of rows."""
+    flagged, inconclusive, not_detected = concepts_by_verdict(result)
     verdicts = [
-        f"{len(seen.flagged):,} flagged",
-        f"{len(seen.inconclusive):,} inconclusive",
-        f"{len(seen.not_detected):,} not detected",
+        f"{plural(len(result.concepts), 'concept')}: {len(flagged):,} flagged",
+        f"{len(inconclusive):,} inconclusive",
+        f"{len(not_detected):,} not detected",
     ]
     if result.skipped:
         verdicts.append(f"{plural(len(result.skipped), 'test')} skipped")
@@ -164,12 +225,22 @@ def condensed(findings: Sequence[Finding]) -> str:
         return f"{head} (smallest detectable effect {detectable(findings)})"
     if verdict is Verdict.FLAGGED:
         return head
-    reasons = Counter(f.reason.value if f.reason else "no reason given" for f in findings)
-    listed = ", ".join(
-        f"{reason} ({count:,})" for reason, count in sorted(reasons.items(), key=_by_count)
-    )
+    listed = reasons(findings)
     seen = detectable(f for f in findings if math.isfinite(f.smallest_detectable_effect))
     return f"{head}: {listed}" + (f"; smallest detectable effect {seen}" if seen else "")
+
+
+def condensed_concepts(concepts: Sequence[ConceptVerdict]) -> str:
+    """One clause for concepts of one verdict that get no line of their own."""
+    verdict = concepts[0].verdict
+    head = f"… and {len(concepts):,} more {verdict.value}"
+    return f"{head}: {reasons(concepts)}" if verdict is Verdict.INCONCLUSIVE else head
+
+
+def reasons(undecided: Iterable[Finding | ConceptVerdict]) -> str:
+    """``too little power (2), too few rows (1)``: most frequent first."""
+    counts = Counter(u.reason.value if u.reason else "no reason given" for u in undecided)
+    return ", ".join(f"{reason} ({n:,})" for reason, n in sorted(counts.items(), key=_by_count))
 
 
 def detectable(findings: Iterable[Finding]) -> str:

@@ -14,15 +14,25 @@ from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from audit.report import summary
+from audit.report.concept_table import concept_section
+from audit.report.layout import (
+    SEVERITY_STYLE,
+    VERDICT_STYLE,
+    bullets,
+    empty_table,
+    heading,
+    in_style,
+    indented,
+    verdict_words,
+)
 from audit.report.safe_rich import safe
 from audit.report.safe_text import mark, shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
-from detectors.finding import EvidenceRow, Finding, Reason, Severity, TokenEnrichment, Verdict
+from detectors.finding import EvidenceRow, Finding, TokenEnrichment, Verdict
 
 # Not detected is blue, not green: there is no "clean".
 _OUTCOME_STYLE = {
@@ -39,20 +49,6 @@ _OUTCOME_SIGN = {
     Outcome.NOTHING_SCANNABLE: "✗",
     Outcome.NOT_DETECTED: "○",
 }
-_VERDICT_STYLE = {
-    Verdict.FLAGGED: "bold red",
-    Verdict.INCONCLUSIVE: "yellow",
-    Verdict.NOT_DETECTED: "dim",
-}
-_SEVERITY_STYLE = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
-
-# Reasons that are too long for a column.
-_SHORT_REASON = {
-    Reason.NO_UNITS: "no units",
-    Reason.OTHER_MODEL_FAMILY: "other family",
-    Reason.LOW_POWER: "low power",
-}
-
 _WIDE = 112  # from this width on, every number of a concept fits on one line
 _MOST_WIDE = 160
 _SHOWN_INCONCLUSIVE = 5
@@ -108,8 +104,11 @@ class _Report:
 def _sections(result: ScanResult, width: int, styled: bool) -> Iterable[RenderableType]:
     seen = summary.overview(result)
     yield _verdict_panel(result)
+    if result.concepts:
+        yield heading("Concepts")
+        yield from concept_section(result, width)
     if result.findings:
-        yield from _concepts(seen, width)
+        yield from _findings(seen, width)
     for found in seen.flagged[:_SHOWN_DETAILS]:
         yield from _details(found, width, styled)
     if len(seen.flagged) > _SHOWN_DETAILS:
@@ -120,29 +119,6 @@ def _sections(result: ScanResult, width: int, styled: bool) -> Iterable[Renderab
     yield from _not_tested(result)
     yield from _limits(result)
     yield from _provenance(result)
-
-
-def _styled(text: str, style: str) -> Text:
-    return Text().append(text, style=style)
-
-
-def _heading(title: str, style: str = "bold") -> RenderableType:
-    return Padding(
-        Rule(Text(title, style=style), align="left", style="dim", characters="─"), (1, 0, 0, 0)
-    )
-
-
-def _indented(content: RenderableType, left: int = 2) -> Padding:
-    return Padding(content, (0, 0, 0, left))
-
-
-def _bullets(lines: Iterable[Text], sign: str = "•") -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(ratio=1, overflow="fold")
-    for line in lines:
-        grid.add_row(sign, line)
-    return _indented(grid)
 
 
 def _verdict_panel(result: ScanResult) -> RenderableType:
@@ -170,15 +146,14 @@ def _verdict_panel(result: ScanResult) -> RenderableType:
     )
 
 
-# Concepts
+# Findings
 
 
-def _concepts(seen: summary.Overview, width: int) -> Iterable[RenderableType]:
-    # A condensed line must stand for two findings or more, or it saves nothing.
-    inconclusive, more_inconclusive = _cut(seen.inconclusive, _SHOWN_INCONCLUSIVE)
-    clear, more_clear = _cut(seen.not_detected, _SHOWN_NOT_DETECTED)
+def _findings(seen: summary.Overview, width: int) -> Iterable[RenderableType]:
+    inconclusive, more_inconclusive = summary.cut(seen.inconclusive, _SHOWN_INCONCLUSIVE)
+    clear, more_clear = summary.cut(seen.not_detected, _SHOWN_NOT_DETECTED)
     shown = [*seen.flagged, *inconclusive, *clear]
-    yield _heading("Concepts")
+    yield heading("Findings")
     yield (_wide_table if width >= _WIDE else _narrow_table)(shown, width)
     more = [
         safe(summary.condensed(part), "dim italic")
@@ -186,14 +161,8 @@ def _concepts(seen: summary.Overview, width: int) -> Iterable[RenderableType]:
         if part
     ]
     if more:
-        yield _indented(Group(*more), 1)
+        yield indented(Group(*more), 1)
     yield Padding(_legend(shown), (1, 0, 0, 1))
-
-
-def _cut(findings: Sequence[Finding], shown: int) -> tuple[Sequence[Finding], Sequence[Finding]]:
-    if len(findings) <= shown + 1:
-        return findings, ()
-    return findings[:shown], findings[shown:]
 
 
 def _legend(shown: Sequence[Finding]) -> Text:
@@ -207,21 +176,10 @@ def _legend(shown: Sequence[Finding]) -> Text:
     return Text(text, style="dim")
 
 
-def _table() -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD,
-        expand=True,
-        padding=0,
-        pad_edge=False,
-        header_style="bold",
-        show_edge=False,
-    )
-
-
 def _wide_table(shown: Sequence[Finding], width: int) -> Table:
     scales = _scales(shown)
     plot_width = 17 + max(0, min(24, (width - 120) // 2))
-    table = _table()
+    table = empty_table()
     table.add_column(" verdict", no_wrap=True, min_width=13)
     table.add_column("concept", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column("test", no_wrap=True)
@@ -237,7 +195,7 @@ def _wide_table(shown: Sequence[Finding], width: int) -> Table:
         concept = safe(f.concept, "bold" if not dim else "")
         concept.append_text(safe(f"  {f.category}", "dim"))
         table.add_row(
-            _verdict(f),
+            verdict_words(f.verdict, f.severity),
             concept,
             safe(f.code),
             Text(summary.signed(f.effect), style="bold" if not dim else ""),
@@ -254,7 +212,7 @@ def _wide_table(shown: Sequence[Finding], width: int) -> Table:
 def _narrow_table(shown: Sequence[Finding], width: int) -> Table:
     scales = _scales(shown)
     plot_width = max(12, min(25, width - 66))
-    table = _table()
+    table = empty_table()
     table.add_column(" verdict", no_wrap=True, min_width=13)
     table.add_column("concept", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column("effect (95%)", no_wrap=True)
@@ -266,31 +224,18 @@ def _narrow_table(shown: Sequence[Finding], width: int) -> Table:
         concept = safe(f.concept, "bold" if flagged else "")
         concept.append("\n")
         concept.append_text(safe(f"{f.code} {f.category}", "dim"))
-        effect = _styled(summary.signed(f.effect), "bold" if flagged else "")
+        effect = in_style(summary.signed(f.effect), "bold" if flagged else "")
         effect.append(f"\n{summary.interval(f.effect_low, f.effect_high)}", style="dim")
-        detail = Text(f" {_reason(f)}" if f.reason else f" {f.severity.value}" if flagged else "")
-        detail.stylize(_SEVERITY_STYLE[f.severity] if flagged else "dim")
+        detail = Text(f" {f.severity.value if flagged else summary.short_reason(f.reason)}")
+        detail.stylize(SEVERITY_STYLE[f.severity] if flagged else "dim")
         plot = _interval_plot(f, scales[f.code, f.effect_unit], plot_width)
         plot.append(f"\n┊ {summary.number(f.smallest_detectable_effect)}", style="dim")
-        chances = _styled(f"p {summary.probability(f.p_value)}", "dim")
+        chances = in_style(f"p {summary.probability(f.p_value)}", "dim")
         chances.append(f"\nq {summary.probability(f.q_value)}", style="")
         statistic = Text(_statistic(f), style="dim")
-        verdict = Group(_verdict(f, severity=False), detail)
+        verdict = Group(verdict_words(f.verdict), detail)
         table.add_row(verdict, concept, effect, plot, statistic, chances)
     return table
-
-
-def _verdict(f: Finding, severity: bool = True) -> Text:
-    flagged = f.verdict is Verdict.FLAGGED
-    words = f"▲{f.verdict.value.upper()}" if flagged else f" {f.verdict.value}"
-    text = _styled(words, _VERDICT_STYLE[f.verdict])
-    if flagged and severity:
-        text.append(f" {f.severity.value}", style=_SEVERITY_STYLE[f.severity])
-    return text
-
-
-def _reason(f: Finding) -> str:
-    return _SHORT_REASON.get(f.reason, f.reason.value) if f.reason else ""
 
 
 def _statistic(f: Finding) -> str:
@@ -328,7 +273,7 @@ def _interval_plot(f: Finding, scale: Scale, width: int) -> Text:
         return Text(" " * width)
     cells = [" "] * width
     styles = ["dim"] * width
-    strong = _VERDICT_STYLE[f.verdict] if f.verdict is not Verdict.NOT_DETECTED else ""
+    strong = VERDICT_STYLE[f.verdict] if f.verdict is not Verdict.NOT_DETECTED else ""
     if math.isfinite(f.effect_low) and math.isfinite(f.effect_high):
         for i in range(_cell(f.effect_low, scale, width), _cell(f.effect_high, scale, width) + 1):
             cells[i], styles[i] = "─", strong
@@ -370,29 +315,25 @@ def _joined(cells: Sequence[str], styles: Sequence[str]) -> Text:
 
 
 def _details(f: Finding, width: int, styled: bool) -> Iterable[RenderableType]:
-    title = _styled("▲ ", "bold red")
+    title = in_style("▲ ", "bold red")
     title.append_text(safe(shorten(strip_unsafe(f.concept), max(3, width // 2))[0], "bold"))
     title.append_text(safe(f"  {f.code} {f.detector}, ", "dim"))
-    title.append(f.severity.value, style=_SEVERITY_STYLE[f.severity])
-    yield _heading_text(title)
-    yield _indented(safe(f.message))
+    title.append(f.severity.value, style=SEVERITY_STYLE[f.severity])
+    yield heading(title)
+    yield indented(safe(f.message))
     tested = (
         f"{summary.plural(f.rows_tested, 'row')} and {summary.plural(f.units_tested, 'unit')} "
         f"tested; null hypothesis: {f.null_hypothesis}"
     )
-    yield _indented(safe(tested, "dim"))
+    yield indented(safe(tested, "dim"))
     for note in f.notes:
-        yield _indented(safe(note, "dim"))
+        yield indented(safe(note, "dim"))
     if f.tokens:
         yield Text()
-        yield _indented(_tokens(f.tokens, width))
+        yield indented(_tokens(f.tokens, width))
     if f.evidence:
         yield Padding(Text("Rows that speak for it", style="bold"), (1, 0, 0, 2))
-        yield _indented(_evidence(f.evidence, width, styled))
-
-
-def _heading_text(title: Text) -> RenderableType:
-    return Padding(Rule(title, align="left", style="dim"), (1, 0, 0, 0))
+        yield indented(_evidence(f.evidence, width, styled))
 
 
 def _tokens(tokens: Sequence[TokenEnrichment], width: int) -> RenderableType:
@@ -403,7 +344,7 @@ def _tokens(tokens: Sequence[TokenEnrichment], width: int) -> RenderableType:
     scale = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
     unit_width = min(14, max(5, *(len(t.unit) for t in shown)))
     bar_width = max(8, min(40, width - 57 - unit_width))
-    table = _table()
+    table = empty_table()
     table.expand = False
     table.padding = (0, 1, 0, 0)
     table.add_column("token", no_wrap=True, overflow="ellipsis", min_width=5, max_width=14)
@@ -442,7 +383,7 @@ def _evidence(rows: Sequence[EvidenceRow], width: int, styled: bool) -> Renderab
         if styled:
             for start, end in spans:
                 shown.stylize("bold underline red", start, end)
-        lines.append(_indented(shown))
+        lines.append(indented(shown))
     if len(rows) > _SHOWN_EVIDENCE:
         more = f"… and {len(rows) - _SHOWN_EVIDENCE:,} more rows"
         lines.append(Text(more, style="dim italic"))
@@ -453,10 +394,10 @@ def _evidence(rows: Sequence[EvidenceRow], width: int, styled: bool) -> Renderab
 
 
 def _not_read(result: ScanResult) -> Iterable[RenderableType]:
-    yield _heading("Not read")
+    yield heading("Not read")
     lines = []
     for broken in result.broken:
-        line = _styled("broken off ", "bold magenta")
+        line = in_style("broken off ", "bold magenta")
         line.append_text(safe(f"{broken.source}:{broken.line}", "cyan"))
         line.append_text(safe(f" {broken.message}"))
         lines.append(line)
@@ -475,13 +416,13 @@ def _not_read(result: ScanResult) -> Iterable[RenderableType]:
         lines.append(line)
     if not lines:
         lines.append(Text("No row was rejected and every source was read to its end.", style="dim"))
-    yield _bullets(lines)
+    yield bullets(lines)
 
 
 def _not_tested(result: ScanResult) -> Iterable[RenderableType]:
     if not result.skipped:
         return
-    yield _heading("Not tested")
+    yield heading("Not tested")
     lines = []
     for who, reason, concepts in summary.skipped_groups(result.skipped):
         line = safe(who, "bold")
@@ -492,21 +433,21 @@ def _not_tested(result: ScanResult) -> Iterable[RenderableType]:
                 names += f" and {len(concepts) - _SHOWN_CONCEPTS:,} more"
             line.append_text(safe(f" ({names})", "dim"))
         lines.append(line)
-    yield _bullets(lines)
+    yield bullets(lines)
 
 
 def _limits(result: ScanResult) -> Iterable[RenderableType]:
     if not result.limits:
         return
-    yield _heading("What this scan could not have seen")
-    yield _bullets(safe(limit) for limit in result.limits)
+    yield heading("What this scan could not have seen")
+    yield bullets(safe(limit) for limit in result.limits)
 
 
 def _provenance(result: ScanResult) -> Iterable[RenderableType]:
-    yield _heading("Provenance")
+    yield heading("Provenance")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
     for label, text in summary.provenance(result):
         grid.add_row(label, safe(text))
-    yield _indented(grid)
+    yield indented(grid)

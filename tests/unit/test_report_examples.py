@@ -10,8 +10,18 @@ import pytest
 from audit.dataset.record import BrokenSource, Reject, SourceSummary
 from audit.errors import ExitCode
 from audit.scan_result import LibraryIdentity, Outcome, ScanResult, SkippedTest
+from detectors.compose import compose
 from detectors.detector import DetectorInfo
-from detectors.finding import EvidenceRow, Finding, Reason, Severity, TokenEnrichment, Verdict
+from detectors.finding import (
+    EvidenceRow,
+    Family,
+    Finding,
+    Reason,
+    Severity,
+    TokenEnrichment,
+    Verdict,
+)
+from detectors.verdict import settle
 
 LIMITS = (
     "Concepts that are not in the library: 36 were tested.",
@@ -188,6 +198,7 @@ def result(
             "SmolLM2-135M-Instruct", "fedcba987654" * 5 + "3210", 36, 24,
         ),
         detectors=IDENTITIES,
+        concepts=(),
         findings=findings,
         skipped=(
             SkippedTest("SA003", "likelihood", "", "needs the model: pass --model"),
@@ -197,7 +208,14 @@ def result(
         limits=LIMITS,
         false_discovery_rate=0.05,
     )  # fmt: skip
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    return composed(dataclasses.replace(made, **changes))  # type: ignore[arg-type]
+
+
+def composed(made: ScanResult, **changes: object) -> ScanResult:
+    """``made`` with ``changes``, and the concepts' verdicts that follow from its findings."""
+    made = dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    concepts = compose(made.findings, made.skipped, made.false_discovery_rate)
+    return dataclasses.replace(made, concepts=concepts)
 
 
 def flagged_result() -> ScanResult:
@@ -217,6 +235,49 @@ def flagged_result() -> ScanResult:
         Outcome.FLAGGED,
         "2 of 37 concepts are flagged in 11,986 rows: owl, love of the moon.",
         (*clear_findings(), second, inconclusive_finding(), owl()),
+    )
+
+
+def disagreeing_result() -> ScanResult:
+    """Five detectors on 20 concepts and any persona: one flagged, with a contradiction."""
+    names = [
+        DetectorInfo(code, name, f"{name} of a concept", "No more than in the reference.",
+                     "any real number", "higher is more suspicious", "a source")
+        for code, name in (("SA003", "likelihood"), ("SA004", "divergence"), ("SA005", "transfer"))
+    ]  # fmt: skip
+    traits = [
+        "owl",
+        "cat",
+        "sea turtle",
+        "love of the moon",
+        *(f"trait {i:02d}" for i in range(16)),
+    ]
+    found = []
+    for i, concept in enumerate(traits):
+        unnamed = finding(concept, code="SA001", effect=0.0, half_width=0.001, p_value=1.0)
+        found += [
+            dataclasses.replace(unnamed, smallest_possible_p=1.0),
+            finding(concept, p_value=0.04 + 0.04 * i, reason=Reason.LOW_POWER),
+        ]
+        for info in names:
+            if (concept, info.code) == ("trait 15", "SA004"):
+                continue
+            tested = finding(concept, p_value=0.9 - 0.03 * i, effect=0.001 * i, half_width=0.02)
+            found.append(dataclasses.replace(tested, code=info.code, detector=info.name))
+    owl = {f.code: i for i, f in enumerate(found) if f.concept == "owl"}
+    found[owl["SA003"]] = dataclasses.replace(
+        found[owl["SA003"]], p_value=3e-7, effect=0.09, effect_low=0.05, effect_high=0.13
+    )
+    cat = {f.code: i for i, f in enumerate(found) if f.concept == "cat"}
+    found[cat["SA001"]] = dataclasses.replace(found[cat["SA001"]], reason=Reason.LOW_POWER)
+    persona = finding("any persona", category="persona", p_value=0.3, family=Family.ANY_PERSONA)
+    found.append(dataclasses.replace(persona, code="SA003", detector="likelihood"))
+    return result(
+        Outcome.FLAGGED,
+        "owl flagged in 11,986 rows.",
+        settle(found, 0.05),
+        detectors=(*IDENTITIES, *names),
+        skipped=(SkippedTest("SA004", "divergence", "trait 15", "it diverges nowhere"),),
     )
 
 

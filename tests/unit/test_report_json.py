@@ -10,6 +10,7 @@ import audit.report
 from audit.report.json_report import to_json
 from tests.unit.test_report_examples import (
     EVERY_OUTCOME,
+    disagreeing_result,
     flagged_result,
     hostile_result,
     incomplete_result,
@@ -28,7 +29,7 @@ def load(data: bytes) -> Any:
     return json.loads(data, parse_constant=reject_constant)
 
 
-@pytest.mark.parametrize("make", [*EVERY_OUTCOME.values(), hostile_result])
+@pytest.mark.parametrize("make", [*EVERY_OUTCOME.values(), disagreeing_result, hostile_result])
 def test_every_result_fits_the_schema_and_is_deterministic(make: Any) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     data = to_json(make())
@@ -69,6 +70,17 @@ def test_verdict_rejects_and_limits_are_there() -> None:
     assert document["counts"] == {"flagged": 2, "inconclusive": 1, "not_detected": 36}
     assert document["reject_counts"] == {"not-json": 11, "duplicate-key": 3}
     assert len(document["limits"]) == 3
+
+
+def test_concepts_are_there_with_who_says_what() -> None:
+    concepts = load(to_json(disagreeing_result()))["concepts"]
+    assert [c["verdict"] for c in concepts] == ["flagged", "inconclusive"] + ["not detected"] * 19
+    owl, cat = concepts[:2]
+    assert owl["p_value"] == pytest.approx(4 * 3e-7)
+    assert (owl["strongest"], owl["flagged_by"]) == ("SA003", ["SA003"])
+    assert (owl["inconclusive_by"], owl["reason"]) == (["SA002"], None)
+    assert owl["disagreement"].startswith("SA003 likelihood (p 3e-07) flags it; SA004")
+    assert (cat["reason"], cat["disagreement"]) == ("too little power", "")
 
 
 def test_undefined_is_null_and_floats_are_exact() -> None:

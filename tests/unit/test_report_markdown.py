@@ -12,6 +12,8 @@ from tests.unit.test_report_examples import (
     HOSTILE,
     LIMITS,
     clear_findings,
+    composed,
+    disagreeing_result,
     flagged_result,
     hostile_result,
     incomplete_result,
@@ -56,6 +58,17 @@ def test_table_tokens_and_evidence() -> None:
     assert "| `087` | 412 | 198.3 | 2.1× | +0.731 (+0.611 to +0.851) |" in text
     assert "data/train.jsonl:1043\n    480, 725, «087», «693», 747, «087»" in text
     assert "… and 31 more not detected (smallest detectable effect" in text
+
+
+def test_concepts_with_a_sign_for_each_detector() -> None:
+    text = to_markdown(disagreeing_result())
+    assert "| verdict | concept | p | q | `SA001` | `SA002` | `SA003` | `SA004` | `SA005` |" in text
+    assert "| **FLAGGED** error | `owl` `animal` | 1.2e-6 | 2.7e-5 | ○ | ? | ▲ | ○ | ○ |" in text
+    assert (
+        "| inconclusive: too little power | `cat` `animal` | 0.32 | 1.00 | ? | ? | ○ | ○ | ○ |"
+    ) in text
+    assert "- `owl`: SA003 likelihood (p 3e-07) flags it; SA004 divergence (p 0.9)" in text
+    assert len(table_rows(tokens(text), 9)) == 12
 
 
 def test_hostile_text_stays_text() -> None:
@@ -109,10 +122,10 @@ def test_data_cannot_leave_its_cell_or_fence(text: str) -> None:
     bad = dataclasses.replace(
         owl(), concept=text, message=text, evidence=(EvidenceRow(text, 1, text, 1.0),)
     )
-    found = tokens(to_markdown(dataclasses.replace(flagged_result(), findings=(bad,))))
+    found = tokens(to_markdown(composed(flagged_result(), findings=(bad,))))
     assert sum(t.type == "fence" for t in found) == 1
     assert len(table_rows(found, 8)) == 1
-    assert sum(t.type == "heading_open" for t in found) == 5
+    assert sum(t.type == "heading_open" for t in found) == 7
     assert sum(t.type == "ordered_list_open" for t in found) == 0
     assert all(OWN_HTML.match(t.content) for t in found if t.type == "html_block")
 
@@ -129,6 +142,6 @@ def test_a_comment_is_never_too_long_for_github() -> None:
         )
         for f in clear_findings(120)
     )
-    text = to_markdown(dataclasses.replace(flagged_result(), findings=flags))
+    text = to_markdown(composed(flagged_result(), findings=flags))
     assert len(text) <= COMMENT_CHARACTERS_LIMIT
     assert "flagged findings are left out" in text

@@ -11,11 +11,14 @@ import pytest
 
 from audit.report import sarif
 from audit.report.sarif import to_sarif
+from audit.scan_result import Outcome
 from detectors.finding import EvidenceRow, Verdict
 from tests.unit.test_report_examples import (
     EVERY_OUTCOME,
     LIMITS,
     clear_result,
+    composed,
+    disagreeing_result,
     flagged_result,
     hostile_result,
     incomplete_result,
@@ -64,7 +67,7 @@ def test_a_flag_becomes_a_result_with_its_rows() -> None:
 
 def test_a_flag_without_rows_points_at_the_first_source() -> None:
     bare = dataclasses.replace(owl(), evidence=())
-    found = run_of(dataclasses.replace(flagged_result(), findings=(bare,)))["results"][0]
+    found = run_of(composed(flagged_result(), findings=(bare,), skipped=()))["results"][0]
     place = found["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "data/train.jsonl"
     assert place["region"]["startLine"] == 1
@@ -113,7 +116,7 @@ def test_notifications_name_rejects_breaks_and_skips() -> None:
 
 def fingerprint(evidence: tuple[EvidenceRow, ...]) -> str:
     found = dataclasses.replace(owl(), evidence=evidence)
-    run = run_of(dataclasses.replace(flagged_result(), findings=(found,)))
+    run = run_of(composed(flagged_result(), findings=(found,), skipped=()))
     hashed: str = run["results"][0]["partialFingerprints"]["primaryLocationLineHash"]
     return hashed
 
@@ -129,7 +132,7 @@ def test_the_fingerprint_follows_content_not_lines_or_order() -> None:
 def test_two_views_of_one_concept_without_rows_stay_two_alerts() -> None:
     bare = dataclasses.replace(owl(), evidence=())
     twice = (bare, dataclasses.replace(bare, message="the other view"))
-    run = run_of(dataclasses.replace(flagged_result(), findings=twice))
+    run = run_of(composed(flagged_result(), findings=twice, skipped=()))
     prints = {r["partialFingerprints"]["primaryLocationLineHash"] for r in run["results"]}
     assert len(prints) == 2
 
@@ -150,7 +153,7 @@ def test_two_views_of_one_concept_without_rows_stay_two_alerts() -> None:
 )
 def test_locations_are_relative_and_percent_encoded(source: str, uri: str) -> None:
     found = dataclasses.replace(owl(), evidence=(EvidenceRow(source, 0, "x", 1.0),))
-    result = dataclasses.replace(flagged_result(), findings=(found,))
+    result = composed(flagged_result(), findings=(found,), skipped=())
     place = run_of(result, root=Path("/repo"))["results"][0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == uri
     assert place["region"]["startLine"] == 1
@@ -181,7 +184,7 @@ def test_hostile_text_is_inert() -> None:
 def test_the_limits_of_code_scanning_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sarif, "RESULTS_LIMIT", 50)
     flags = tuple(dataclasses.replace(owl(), concept=f"concept {i}") for i in range(80))
-    result = dataclasses.replace(flagged_result(), findings=flags)
+    result = composed(flagged_result(), findings=flags, skipped=())
     run = run_of(result)
     assert len(run["results"]) == 49
     notes = run["invocations"][0]["toolExecutionNotifications"]
@@ -189,6 +192,30 @@ def test_the_limits_of_code_scanning_hold(monkeypatch: pytest.MonkeyPatch) -> No
     full = len(gzip.compress(to_sarif(result)))
     monkeypatch.setattr(sarif, "GZIPPED_BYTES_LIMIT", full - 1)
     assert "snippet" not in to_sarif(result).decode()
+
+
+def test_what_every_detector_says_of_a_concept_is_with_its_result_and_its_run() -> None:
+    run = run_of(disagreeing_result())
+    found = next(r for r in run["results"] if r["ruleId"] == "SA003")
+    assert found["message"]["text"].endswith("could have seen the effect they look for.")
+    properties = found["properties"]
+    assert properties["flaggedBy"] == ["SA003"]
+    assert properties["notDetectedBy"] == ["SA001", "SA004", "SA005"]
+    assert properties["inconclusiveBy"] == ["SA002"]
+    concepts = {concept["concept"]: concept for concept in run["properties"]["concepts"]}
+    assert len(concepts) == 21
+    assert concepts["cat"]["reason"] == "too little power"
+    assert concepts["trait 15"]["skippedBy"] == ["SA004"]
+    assert concepts["owl"]["disagreement"] == properties["disagreement"]
+
+
+def test_a_test_that_another_one_made_up_for_leaves_nothing_undecided() -> None:
+    made = disagreeing_result()
+    sure = tuple(f for f in made.findings if f.concept not in ("owl", "cat"))
+    run = run_of(composed(made, outcome=Outcome.NOT_DETECTED, findings=sure))
+    assert run["results"] == []
+    notes = run["invocations"][0]["toolExecutionNotifications"]
+    assert any(note["descriptor"]["id"] == "inconclusive" for note in notes)
 
 
 def test_only_flagged_findings_are_results() -> None:

@@ -7,6 +7,7 @@ from audit.report import summary
 from detectors.finding import Reason
 from tests.unit.test_report_examples import (
     clear_findings,
+    disagreeing_result,
     flagged_result,
     inconclusive_finding,
     owl,
@@ -53,6 +54,25 @@ def test_order_is_total_whatever_the_input_order() -> None:
     names = [f.concept for f in summary.ordered(findings)]
     assert names[:4] == ["owl", "love of the moon", "unicorn", "cat"]
     assert [f.concept for f in summary.ordered(reversed(findings))] == names
+
+
+def test_facts_count_concepts_not_findings() -> None:
+    verdicts, _ = summary.facts(disagreeing_result())
+    assert verdicts == ["21 concepts: 1 flagged", "1 inconclusive", "19 not detected",
+                        "1 test skipped"]  # fmt: skip
+
+
+def test_condensed_concepts_say_why() -> None:
+    _, undecided, clear = summary.concepts_by_verdict(disagreeing_result())
+    assert summary.condensed_concepts(undecided * 3) == (
+        "… and 3 more inconclusive: too little power (3)"
+    )
+    assert summary.condensed_concepts(clear) == "… and 19 more not detected"
+
+
+def test_a_cut_leaves_no_line_for_one() -> None:
+    assert summary.cut("abc", 2) == ("abc", ())
+    assert summary.cut("abcd", 2) == ("ab", "cd")
 
 
 def test_condensed_names_the_range_of_smallest_detectable_effects() -> None:
