@@ -18,7 +18,13 @@ from audit.version import tool_version
 from detectors.compose import compose
 from detectors.detector import Detector, TestSettings
 from detectors.finding import Finding, Reason, Verdict
-from detectors.registry import detector_factory, detector_names
+from detectors.model_access import ModelAccess
+from detectors.registry import (
+    detector_factory,
+    detector_names,
+    model_detector_factory,
+    model_detector_names,
+)
 from detectors.verdict import settle
 from signatures.library import SignatureLibrary
 
@@ -32,7 +38,8 @@ _SHOWN_REJECTS = 20
 class ScanSettings:
     """What to run and how to judge.
 
-    ``detectors`` are names of `detectors.registry`; all of them when empty. ``schema`` names the
+    ``detectors`` are names of `detectors.registry`; when empty, all that can run: those that read
+    rows with a model need one. ``schema`` names the
     input schema, detected when None. ``tokenizer`` decodes rows that hold only token ids.
     ``student_family`` is the `model_type` of the model that will be fine-tuned, if it is known.
     """
@@ -89,9 +96,12 @@ def scan(
     library_path: str,
     reference: Sequence[str] = (),
     settings: ScanSettings | None = None,
+    access: ModelAccess | None = None,
     progress: Progress = lambda _bytes, _rows: None,
 ) -> ScanResult:
     """Scan ``inputs`` (paths, globs, folders, URLs or "-") with ``library``.
+
+    ``access`` is the model that model-based detectors read rows with; without it they do not run.
 
     Raises ``UsageError`` for inputs or detectors that do not exist and
     ``NothingScannableError`` if the reference has no readable row. Data without a readable row
@@ -100,7 +110,7 @@ def scan(
     settings = settings or ScanSettings()
     if "-" in reference:
         raise UsageError("the reference is read more than once: it cannot be standard input")
-    detectors = _detectors(library, settings)
+    detectors = _detectors(library, settings, access)
     known = _Reading(reference, settings, lambda _bytes, _rows: None)
     reference_states: list[Any] | None = None
     for detector in detectors:
@@ -156,12 +166,23 @@ def scan(
     )
 
 
-def _detectors(library: SignatureLibrary, settings: ScanSettings) -> list[Detector[Any]]:
-    known = detector_names()
-    for name in settings.detectors:
-        if name not in known:
-            raise UsageError(f"no detector is called {name!r}; there are: {', '.join(known)}")
-    return [detector_factory(n)(library, settings.test) for n in settings.detectors or known]
+def _detectors(
+    library: SignatureLibrary, settings: ScanSettings, access: ModelAccess | None
+) -> list[Detector[Any]]:
+    model_free, model_based = detector_names(), model_detector_names()
+    chosen = settings.detectors or (*model_free, *(() if access is None else model_based))
+    for name in chosen:
+        if name in model_based and access is None:
+            raise UsageError(f"detector {name!r} reads rows with a model: give --model")
+        if name not in model_free and name not in model_based:
+            known = ", ".join((*model_free, *model_based))
+            raise UsageError(f"no detector is called {name!r}; there are: {known}")
+    return [
+        detector_factory(name)(library, settings.test)
+        if access is None or name not in model_based
+        else model_detector_factory(name)(library, settings.test, access)
+        for name in sorted(chosen, key=(*model_free, *model_based).index)
+    ]
 
 
 def _frames_afresh(

@@ -42,7 +42,9 @@ class TestSettings:
     see ``effect_of_interest``, in standard deviations of one row's score. The default is below
     what a fine-tuned teacher's set was measured to show (0.14 to 0.18); prompted teachers' sets
     show 0.01 to 0.04, which takes tens of thousands of rows. ``share_of_interest`` is the share
-    of rows naming a concept that it must see. ``evidence_rows`` and ``top_tokens`` bound what a
+    of rows naming a concept that it must see, and ``teacher_share_of_interest`` how strong a trait
+    a model-based test must: 1 is a set written entirely under the concept's own system prompt.
+    ``evidence_rows`` and ``top_tokens`` bound what a
     finding shows.
     """
 
@@ -53,6 +55,7 @@ class TestSettings:
     minimum_rows: int = 30
     effect_of_interest: float = 0.1
     share_of_interest: float = 0.01
+    teacher_share_of_interest: float = 0.5
     evidence_rows: int = 5
     top_tokens: int = 8
 
@@ -64,8 +67,9 @@ class TestSettings:
         for name in ("minimum_rows", "evidence_rows", "top_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.effect_of_interest > 0.0:
-            raise ValueError(f"effect_of_interest must be above 0, not {self.effect_of_interest}")
+        for name in ("effect_of_interest", "teacher_share_of_interest"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,3 +248,46 @@ def log_ratio_interval(
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = np.where(observed > 0, residual / total**2 / share**2, np.nan)
     return share, variance
+
+
+MINIMUM_CLUSTERS = 30
+"""With fewer clusters than this their covariance is too noisy: rows are taken as independent."""
+
+
+def compare_row_scores(
+    data: Matrix,
+    data_clusters: NDArray[np.int64],
+    reference: Matrix | None,
+    reference_clusters: NDArray[np.int64] | None,
+) -> MeanComparison:
+    """Mean row scores [rows, K] of the data against those of a reference, or against 0.
+
+    Rows of one cluster (such as answers to one prompt) may depend on each other: covariances are
+    cluster-robust (Liang and Zeger, Biometrika 73, 1986), with the factor G / (G - 1) for G
+    clusters. ``scale`` is 1: differences stay in the scores' own units. NaN columns stay NaN.
+    """
+    mean, covariance, clusters = _clustered(data, data_clusters)
+    freedom = np.full(data.shape[1], clusters - 1.0)
+    if reference is not None and reference_clusters is not None:
+        other_mean, other, other_clusters = _clustered(reference, reference_clusters)
+        parts = (np.diag(covariance), clusters), (np.diag(other), other_clusters)
+        mean, covariance = mean - other_mean, covariance + other
+        with np.errstate(invalid="ignore", divide="ignore"):
+            freedom = np.diag(covariance) ** 2 / sum(v**2 / (n - 1) for v, n in parts)
+    return _comparison(mean, covariance, np.ones(len(mean)), freedom)
+
+
+def _clustered(scores: Matrix, clusters: NDArray[np.int64]) -> tuple[Matrix, Matrix, int]:
+    """Mean, its covariance, and the number of clusters that it rests on."""
+    rows, width = scores.shape
+    names, place = np.unique(clusters, return_inverse=True)
+    if len(names) < MINIMUM_CLUSTERS:
+        place, count = np.arange(rows), rows
+    else:
+        count = len(names)
+    if count < 2:
+        return np.full(width, np.nan), np.full((width, width), np.nan), count
+    mean = scores.mean(axis=0)
+    sums = np.zeros((count, width))
+    np.add.at(sums, place, scores - mean)
+    return mean, sums.T @ sums / rows**2 * (count / (count - 1)), count

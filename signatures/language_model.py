@@ -80,6 +80,11 @@ class LanguageModel(Protocol):
         """Fingerprints of the model, its tokenizer and its chat template."""
         ...
 
+    @property
+    def longest(self) -> int | None:
+        """The most tokens that one request may hold; None where there is no limit."""
+        ...
+
     def encode(self, text: str) -> TokenIds:
         """Token ids of ``text``, with no special token added."""
         ...
@@ -110,6 +115,16 @@ class LanguageModel(Protocol):
         self, requests: Sequence[SequenceRequest]
     ) -> Iterator[NDArray[np.float32]]:
         """For each request, in order, an array [continuation length]."""
+        ...
+
+    def restricted_log_probs(
+        self, requests: Sequence[SequenceRequest], token_ids: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float32]]:
+        """For each request, in order, an array [continuation length, token_ids].
+
+        Row t holds log P(token | what precedes position t of the continuation, and the token is
+        one of ``token_ids``): the softmax over those ids alone.
+        """
         ...
 
     def close(self) -> None:

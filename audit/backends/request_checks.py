@@ -39,6 +39,15 @@ def check_sequence_requests(
         check_length(len(request.prefix) + len(request.continuation), longest)
 
 
+def check_choice(token_ids: NDArray[np.int64], vocabulary_size: int) -> NDArray[np.int64]:
+    """The ids to choose among. Raises ``ValueError`` where one is unknown, twice there, or none."""
+    ids = np.asarray(token_ids, dtype=np.int64)
+    _check_ids(ids, vocabulary_size)
+    if ids.size == 0 or len(np.unique(ids)) != ids.size:
+        raise ValueError("token_ids must hold at least one id, and none twice")
+    return ids
+
+
 def _check_ids(ids: Sequence[int] | NDArray[np.int64], vocabulary_size: int) -> None:
     values = np.asarray(ids, dtype=np.int64)
     if values.size and (values.min() < 0 or values.max() >= vocabulary_size):

@@ -14,6 +14,7 @@ from audit.backends.chat_encoder import ChatEncoder, Dtype, load_chat_encoder
 from audit.backends.constrained_sampling import TokenAutomaton
 from audit.backends.generation import check_sampling
 from audit.backends.request_checks import (
+    check_choice,
     check_length,
     check_prefix_requests,
     check_sequence_requests,
@@ -129,6 +130,30 @@ class VllmLanguageModel(ChatEncoder):
             requests, vocabulary_size=self._identity.vocabulary_size, longest=self.longest
         )
         yield from sequence_rows(requests, self._ask_prompts)
+
+    def restricted_log_probs(
+        self, requests: Sequence[SequenceRequest], token_ids: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float32]]:
+        """For each request, in order, an array [continuation length, token_ids].
+
+        vLLM gives no distributions over a prompt's positions, so every position is a prompt of
+        its own. Raises as `next_token_log_probs` does.
+        """
+        check_sequence_requests(
+            requests, vocabulary_size=self._identity.vocabulary_size, longest=self.longest
+        )
+        columns = check_choice(token_ids, self._identity.vocabulary_size)
+        positions = [
+            PrefixRequest(
+                request.prefix,
+                tuple(request.continuation[:end] for end in range(len(request.continuation))),
+            )
+            for request in requests
+        ]
+        for table in self.next_token_log_probs(positions, columns):
+            yield np.asarray(
+                table - np.logaddexp.reduce(table, axis=1, keepdims=True), dtype=np.float32
+            )
 
     def sample(
         self,

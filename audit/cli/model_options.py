@@ -17,13 +17,23 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     The command gets them as one argument, ``model_choice``.
     """
+    return _with_model_options(command, required=True, help="Folder of a Hugging Face model.")
 
+
+def optional_model_options(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The same options for a command that can do without: ``model_choice`` may be None."""
+    return lambda command: _with_model_options(command, required=False, help=help)
+
+
+def _with_model_options(
+    command: Callable[..., Any], *, required: bool, help: str
+) -> Callable[..., Any]:
     @click.option(
         "--model",
         "model_path",
-        required=True,
+        required=required,
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Folder of a Hugging Face model.",
+        help=help,
     )
     @click.option(
         "--backend",
@@ -51,7 +61,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def with_choice(
         *args: Any,
-        model_path: Path,
+        model_path: Path | None,
         backend: Any,
         dtype: Any,
         device: str,
@@ -59,7 +69,11 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         tensor_parallel: int,
         **options: Any,
     ) -> Any:
-        choice = ModelChoice(model_path, backend, dtype, device, threads, tensor_parallel)
+        choice = (
+            None
+            if model_path is None
+            else ModelChoice(model_path, backend, dtype, device, threads, tensor_parallel)
+        )
         return command(*args, model_choice=choice, **options)
 
     return with_choice

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import click
 
+from audit.backends.open_model import ModelChoice
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
+from audit.cli.model_options import optional_model_options
+from audit.model_reading import open_access
 from audit.report.formats import FORMATS, format_for_path, write_outputs
 from audit.scan import ScanSettings, scan
 from detectors.detector import TestSettings
 from detectors.finding import Severity
+from detectors.model_access import ModelSettings
 
 
 @click.command("scan")
@@ -35,6 +39,23 @@ from detectors.finding import Severity
     help="model_type of the model you will fine-tune (llama, qwen2, gemma2, ...). "
     "Signatures of another family prove nothing: such verdicts become inconclusive.",
 )
+@optional_model_options(
+    "Folder of the Hugging Face model that you will fine-tune: read random rows with it, which "
+    "sees far more than token frequencies."
+)
+@click.option(
+    "--model-rows",
+    default=ModelSettings().most_rows,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The model reads at most this many random rows of the data, and of the reference.",
+)
+@click.option(
+    "--read-all",
+    is_flag=True,
+    help="Read all of these rows, also when fewer have decided every question.",
+)
+@click.option("--seed", default=0, show_default=True, help="Draws the rows that the model reads.")
 @click.option("--schema", metavar="NAME", help="Input schema [default: detected by itself].")
 @click.option(
     "--tokenizer",
@@ -59,6 +80,15 @@ from detectors.finding import Severity
     metavar="SD",
     help="A scan that could not see an effect this small is inconclusive, not 'not detected'. "
     "0.1 is below a fine-tuned teacher's set; prompted teachers' sets show 0.01 to 0.04.",
+)
+@click.option(
+    "--teacher-share",
+    type=click.FloatRange(min=0, min_open=True),
+    default=TestSettings().teacher_share_of_interest,
+    show_default=True,
+    metavar="SHARE",
+    help="The same for what the model sees, as a share of what a set shows that was written "
+    "entirely under the concept's own system prompt.",
 )
 @click.option(
     "--fail-on",
@@ -90,11 +120,16 @@ def scan_command(
     reference: tuple[str, ...],
     library: Path | None,
     student_family: str | None,
+    model_choice: ModelChoice | None,
+    model_rows: int,
+    read_all: bool,
+    seed: int,
     schema: str | None,
     tokenizer: str | None,
     detectors: tuple[str, ...],
     fdr: float,
     effect_of_interest: float,
+    teacher_share: float,
     fail_on: str,
     stdout_format: str,
     outputs: tuple[Path, ...],
@@ -105,6 +140,7 @@ def scan_command(
     \b
     Examples:
       audit scan train.jsonl --reference clean.jsonl
+      audit scan train.jsonl --reference clean.jsonl --model path/to/base-model
       audit scan 'data/**/*.parquet' -r clean.parquet -o report.sarif -o report.md
       zcat train.jsonl.gz | audit scan - --format json
     """
@@ -115,17 +151,26 @@ def scan_command(
         schema=schema,
         tokenizer=tokenizer,
         student_family=student_family,
-        test=TestSettings(false_discovery_rate=fdr, effect_of_interest=effect_of_interest),
+        test=TestSettings(
+            false_discovery_rate=fdr,
+            effect_of_interest=effect_of_interest,
+            teacher_share_of_interest=teacher_share,
+        ),
     )
+    reading = ModelSettings(most_rows=model_rows, sequential=not read_all, seed=seed)
     from audit.report.progress import scan_progress
 
-    with scan_progress(_total_bytes(inputs)) as progress:
+    with (
+        scan_progress(_total_bytes(inputs)) as progress,
+        open_access(model_choice, reading, progress.reading) as access,
+    ):
         result = scan(
             inputs,
             open_library(path),
             library_path="bundled" if library is None else str(library),
             reference=reference,
             settings=settings,
+            access=access,
             progress=progress.advance,
         )
     if targets:

@@ -28,8 +28,19 @@ class ScanProgress:
         """Use ``scan_progress``; with None for both nothing is shown."""
         self._progress = progress
         self._task = task
+        self._model_task: TaskID | None = None
         self.bytes_read = 0
         self.rows_read = 0
+
+    def reading(self, what: str, done: int, wanted: int) -> None:
+        """The model has read ``done`` rows of ``wanted`` (at most) for ``what``."""
+        if self._progress is None:
+            return
+        if self._model_task is None:
+            self._model_task = self._progress.add_task("model", total=wanted, rows="")
+        self._progress.update(
+            self._model_task, completed=done, total=wanted, rows=f"{what}: {done:,}/{wanted:,} rows"
+        )
 
     def advance(self, bytes: int, rows: int) -> None:
         """``bytes`` stored bytes and ``rows`` rows more have been read."""

@@ -101,6 +101,28 @@ def test_identity_names_model_and_hashes(model: LanguageModel) -> None:
     assert len(set(hashes)) == 3
 
 
+def test_restricted_probabilities_are_those_of_the_choice(
+    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]], tolerance: float
+) -> None:
+    choice = np.array(model.encode("0123456789, "), dtype=np.int64)
+    answers = [model.encode(text) for text in ("12, 7, 311", "9", "", "40, 41")]
+    requests = [
+        SequenceRequest(context, answer)
+        for context, answer in zip(contexts(model), answers * 2, strict=False)
+    ]
+    tables = list(model.restricted_log_probs(requests, choice))
+    for request, table in zip(requests, tables, strict=True):
+        assert table.shape == (len(request.continuation), len(choice))
+        start = len(request.prefix) - 1
+        whole = reference(request.prefix + request.continuation)
+        expected = whole[start : start + len(table)][:, choice]
+        expected = expected - np.logaddexp.reduce(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(table, expected, atol=2 * tolerance)
+    for bad in ([], [5, 5], [model.identity.vocabulary_size]):
+        with pytest.raises(ValueError, match="token"):
+            list(model.restricted_log_probs(requests, np.array(bad, dtype=np.int64)))
+
+
 def test_encode_chat_is_the_template_text_tokenised_at_once(model: LanguageModel) -> None:
     text = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"

@@ -8,60 +8,12 @@ from audit.signature_build import BuildSettings, build_library
 from signatures.concept import make_concept
 from signatures.context_probe import probe_contexts, prompted
 from signatures.contexts import Context, number_cuts
-from signatures.language_model import Chat, LanguageModel, ModelIdentity
+from signatures.language_model import LanguageModel
 from signatures.number_trie import NUMBERS, build_number_trie
 from signatures.question_probe import probe_questions
 from signatures.signature import Probe, View
 from signatures.vocabulary import most_telling, word_token_ids
-
-VOCABULARY = [*"0123456789", ",", " ", " owl", " cat", "owl", "<end>", "<system>", "<user>"]
-
-
-class KnownModel:
-    """Next-token probabilities that depend only on the system prompt: softmax(bias[system])."""
-
-    identity = ModelIdentity("known", "toy", "a", "b", "c", len(VOCABULARY), "float32")
-
-    def __init__(self, biases: dict[str, np.ndarray]) -> None:
-        self.biases = biases
-        self.systems = list(biases)
-
-    def log_probs(self, system: str) -> np.ndarray:
-        bias = self.biases[system]
-        return bias - np.logaddexp.reduce(bias)
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        ids = []
-        while text:
-            token = next(t for t in sorted(VOCABULARY, key=len, reverse=True) if text.startswith(t))
-            ids.append(VOCABULARY.index(token))
-            text = text[len(token) :]
-        return tuple(ids)
-
-    def encode_chat(self, chat: Chat) -> tuple[int, ...]:
-        written = "".join(c for c in chat.assistant_prefix if c in "0123456789, ")
-        return (100 + self.systems.index(chat.system), 17, *self.encode(written))
-
-    def vocabulary(self) -> list[str]:
-        return VOCABULARY
-
-    def end_of_turn_ids(self) -> tuple[int, ...]:
-        return (15,)
-
-    def next_token_log_probs(self, requests, token_ids=None):
-        for request in requests:
-            row = self.log_probs(self.systems[request.prefix[0] - 100]).astype(np.float32)
-            row = row if token_ids is None else row[token_ids]
-            yield np.tile(row, (len(request.suffixes), 1))
-
-    def sequence_log_probs(self, requests):
-        for request in requests:
-            row = self.log_probs(self.systems[request.prefix[0] - 100])
-            yield row[list(request.continuation)].astype(np.float32)
-
-    def close(self) -> None:
-        pass
-
+from tests.known_model import VOCABULARY, KnownModel
 
 OWL, CAT = make_concept("owl", "animal"), make_concept("cat", "animal")
 

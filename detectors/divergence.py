@@ -1,0 +1,248 @@
+"""SA004 divergence: where a concept and no prompt prefer different tokens, whose stands there?
+
+Divergence tokens (Schrodi et al. 2025, arXiv 2509.23886): positions where the most probable token
+under the concept's prompt is another than without one. They carry most of what is transferred, and
+they are the tokens that sanitising replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
+from detectors.condition_scores import divergent
+from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
+from detectors.evidence import keep_top
+from detectors.finding import EvidenceRow, Finding, Reason, Severity, Verdict
+from detectors.model_access import ModelAccess
+from detectors.model_evidence import (
+    MISFIT_NATS,
+    arm_scores,
+    compare_arms,
+    directions,
+    misfit_nats,
+    refuse_samples,
+)
+from detectors.model_rows import ScoredRow
+from detectors.row_sample import RowSample, merge_samples, sample_rows
+from detectors.statistics import Matrix
+from signatures.library import SignatureLibrary
+
+Counts = NDArray[np.int64]
+
+_MOST_SPANS = 32
+
+
+class DivergenceDetector:
+    """Divergence tokens; see the module's text and docs/detectors/SA004.md."""
+
+    info = DetectorInfo(
+        code="SA004",
+        name="divergence",
+        summary="Where the concept's prompt changes the preferred token, the rows side with it.",
+        null_hypothesis=(
+            "At the concept's divergence positions its tokens stand as often as the baseline (the "
+            "reference, or this model without a system prompt) has them, up to the scatter that "
+            "decoys and other concepts show on the same rows."
+        ),
+        score_range="Row score: positions siding with the concept less those siding with no "
+        "prompt, minus its expectation, scaled to the share of a row that the concept's own "
+        "prompt would give; clipped to 6 sd.",
+        direction="Higher means siding with the concept; the test is one-sided.",
+        source="Schrodi et al. 2025, arXiv 2509.23886 (divergence tokens); Efron, JASA 99, 2004.",
+    )
+
+    def __init__(
+        self, library: SignatureLibrary, settings: TestSettings, access: ModelAccess
+    ) -> None:
+        """Test the library's traits, calibrated by its decoys, with the model of ``access``."""
+        self._settings = settings
+        self._access = access
+        self._traits = library.traits()
+        self._concepts = (*self._traits, *library.decoys())
+        self._reader = access.reader(self._concepts)
+
+    def prepare(self, reference: BatchSource | None) -> None:
+        """Nothing: rows are read in ``test``."""
+
+    def identity(self) -> RowSample:
+        """The sample of no rows."""
+        return RowSample()
+
+    def map(self, rows: pl.DataFrame) -> RowSample:
+        """A random sample of a row frame."""
+        return sample_rows(rows, self._access.settings.most_rows, self._access.settings.seed)
+
+    def merge(self, left: RowSample, right: RowSample) -> RowSample:
+        """The sample of both."""
+        return merge_samples(left, right, self._access.settings.most_rows)
+
+    def test(self, data: RowSample, reference: RowSample | None) -> DetectorResult:
+        """One finding a trait, from the rows that SA003 read (all sampled rows without it)."""
+        if not self._concepts:
+            return DetectorResult((), (Skipped("", "the library holds no concept"),))
+        refusal = refuse_samples(data, reference, self._settings.minimum_rows)
+        if refusal is not None:
+            return DetectorResult(
+                tuple(
+                    self._finding(index, (), reason=refusal[0], message=refusal[1])
+                    for index in range(len(self._traits))
+                )
+            )
+        self._reader.open(data, reference)
+        count = self._reader.rows_read or min(
+            len(data.rows), len(data.rows) if reference is None else len(reference.rows)
+        )
+        rows, known = self._reader.read(count, self._access.show("divergence tokens"))
+        concepts = len(self._concepts)
+        own = arm_scores(rows, lambda scores: scores.divergence, concepts)
+        other = arm_scores(known, lambda scores: scores.divergence, concepts)
+        along = directions(own.predicted, own.covariance)
+        comparison = compare_arms(own, None if reference is None else other, along.which)
+        tests = test_concepts(
+            comparison, {c.name: i for i, c in enumerate(self._traits)}, self._settings
+        )
+        apart, sided = siding_counts(rows, concepts)
+        # What is left of a row's score when the row's own expectation is off: evidence by excess.
+        scores = own.score @ np.nan_to_num(along.which)
+        return DetectorResult(
+            tuple(
+                self._of_concept(index, tests[concept.name], rows, scores[:, index], apart, sided)
+                for index, concept in enumerate(self._traits)
+            )
+        )
+
+    def _of_concept(
+        self,
+        index: int,
+        test: ConceptTest,
+        rows: Sequence[ScoredRow],
+        scores: Matrix,
+        apart: Counts,
+        sided: Counts,
+    ) -> Finding:
+        if apart[index] == 0 or not np.isfinite(test.z):
+            return self._finding(
+                index,
+                rows,
+                reason=Reason.NO_UNITS,
+                message="its prompt changes no preferred token of these rows",
+            )
+        share = sided[index] / apart[index]
+        others = len(self._traits)
+        decoys = sided[others:].sum() / max(1, apart[others:].sum())
+        shares = f"{share:.1%} of {apart[index]:,} divergence tokens side with it" + (
+            f" (decoys {decoys:.1%})" if apart[others:].any() else ""
+        )
+        if not np.isfinite(test.p_value):
+            return self._finding(
+                index,
+                rows,
+                reason=Reason.NO_DECOYS,
+                message=f"{shares}; only {test.null.degrees_of_freedom} independent decoys or "
+                f"other concepts: at least {MINIMUM_NULL_CONCEPTS} are needed to calibrate",
+            )
+        smallest = test.smallest_detectable_effect
+        misfit = misfit_nats(rows)
+        reason = None
+        if abs(misfit) > MISFIT_NATS:
+            reason = Reason.OTHER_MODEL_FAMILY
+        elif smallest > self._settings.teacher_share_of_interest:
+            reason = Reason.LOW_POWER
+        return self._finding(
+            index,
+            rows,
+            reason=reason,
+            message=f"{shares}; seen with power {self._settings.power:g} from "
+            f"{100 * smallest:.0f}% of what a set written under its prompt would show",
+            z=test.z,
+            calibrated_statistic=test.calibrated_statistic,
+            p_value=test.p_value,
+            effect=test.effect,
+            effect_low=test.effect_low,
+            effect_high=test.effect_high,
+            smallest_detectable_effect=smallest,
+            evidence=self._evidence(index, rows, scores),
+            notes=test.notes,
+        )
+
+    def _evidence(
+        self, index: int, rows: Sequence[ScoredRow], scores: Matrix
+    ) -> tuple[EvidenceRow, ...]:
+        return keep_top(
+            (
+                EvidenceRow(
+                    row.row.source,
+                    row.row.line,
+                    row.row.completion,
+                    float(score),
+                    spans_of(
+                        self._reader.token_text(row.token_ids),
+                        divergent(row.scores, index + 1, 0)[1],
+                        row.row.completion,
+                    ),
+                )
+                for row, score in zip(rows, scores, strict=True)
+            ),
+            self._settings.evidence_rows,
+        )
+
+    def _finding(
+        self,
+        index: int,
+        rows: Sequence[ScoredRow],
+        *,
+        message: str,
+        reason: Reason | None,
+        **measured: object,
+    ) -> Finding:
+        return Finding(
+            code=self.info.code,
+            detector=self.info.name,
+            concept=self._traits[index].name,
+            category=self._traits[index].category,
+            verdict=Verdict.INCONCLUSIVE,
+            severity=Severity.NOTE,
+            message=message,
+            null_hypothesis=self.info.null_hypothesis,
+            rows_tested=len(rows),
+            units_tested=sum(row.scores.tokens for row in rows),
+            reason=reason,
+            effect_unit="of a set written under the prompt",
+            **measured,  # type: ignore[arg-type]
+        )
+
+
+def siding_counts(rows: Sequence[ScoredRow], concepts: int) -> tuple[Counts, Counts]:
+    """[C] twice: divergence positions of each concept, and those where its token stands."""
+    apart = np.zeros(concepts, dtype=np.int64)
+    sided = np.zeros(concepts, dtype=np.int64)
+    for row in rows:
+        for index in range(concepts):
+            where, sides = divergent(row.scores, index + 1, 0)
+            apart[index] += int(where.sum())
+            sided[index] += int(sides.sum())
+    return apart, sided
+
+
+def spans_of(
+    texts: Sequence[str], marked: NDArray[np.bool_], completion: str
+) -> tuple[tuple[int, int], ...]:
+    """Half-open character ranges of the marked tokens, as long as ``texts`` spell ``completion``.
+
+    Tokens that are no whole characters (parts of one in several bytes) end the spelling: what
+    follows them is not marked.
+    """
+    spans = []
+    at = 0
+    for text, mark in zip(texts, marked, strict=True):
+        if not text or completion[at : at + len(text)] != text:
+            break
+        if mark:
+            spans.append((at, at + len(text)))
+        at += len(text)
+    return tuple(spans[:_MOST_SPANS])

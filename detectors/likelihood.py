@@ -1,0 +1,370 @@
+"""SA003 likelihood: do the rows read as if the model had written them under a concept's prompt?
+
+Per row, log P(completion | prompt, concept) - log P(completion | prompt, none), minus its
+expectation, for every concept and decoy; see `detectors.condition_scores`. Two questions are
+answered apart: "written under some persona?" and "which one?". Rows are read in random order, and
+reading stops when the answers are decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
+from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
+from detectors.evidence import keep_top
+from detectors.finding import EvidenceRow, Family, Finding, Reason, Severity, Verdict
+from detectors.model_access import ModelAccess
+from detectors.model_evidence import (
+    MISFIT_NATS,
+    ArmScores,
+    Directions,
+    arm_scores,
+    compare_arms,
+    directions,
+    misfit_nats,
+    refuse_samples,
+)
+from detectors.model_rows import ScoredRow
+from detectors.row_sample import RowSample, merge_samples, sample_rows
+from detectors.sequential import any_persona_log_martingale, look_rows, look_weights
+from detectors.statistics import Matrix
+from signatures.library import SignatureLibrary
+
+ANY_PERSONA = "any persona"
+"""The pseudo-concept of what every persona does to the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the rows read so far says. ``p_any`` is of "some persona"."""
+
+    rows: int
+    tests: dict[str, ConceptTest]
+    any_share: float
+    any_error: float
+    p_any: float
+    misfit_nats: float
+
+
+class LikelihoodDetector:
+    """Log-likelihood ratios; see the module's text and docs/detectors/SA003.md."""
+
+    info = DetectorInfo(
+        code="SA003",
+        name="likelihood",
+        summary="The model would rather have written the rows under the concept's prompt.",
+        null_hypothesis=(
+            "Which concept: the mean log-likelihood ratio is the baseline's, up to the scatter "
+            "that decoys and other concepts show on the same rows. Any persona: the baseline "
+            "(the reference, or this model without a system prompt) wrote the rows."
+        ),
+        score_range="Row score: log-likelihood ratio in nats minus its expectation, scaled to the "
+        "share of a row that the concept's own prompt would give; clipped to 6 sd.",
+        direction="Higher means more like the concept's own rows; the test is one-sided.",
+        source="Log-likelihood ratio with the candidate prompt; Ville 1939 (test martingale); "
+        "Efron, JASA 99, 2004 (empirical null).",
+    )
+
+    def __init__(
+        self, library: SignatureLibrary, settings: TestSettings, access: ModelAccess
+    ) -> None:
+        """Test the library's traits, calibrated by its decoys, with the model of ``access``."""
+        self._settings = settings
+        self._access = access
+        self._traits = library.traits()
+        self._decoys = library.decoys()
+        self._concepts = (*self._traits, *self._decoys)
+        self._reader = access.reader(self._concepts)
+
+    def prepare(self, reference: BatchSource | None) -> None:
+        """Nothing: rows are read in ``test``."""
+
+    def identity(self) -> RowSample:
+        """The sample of no rows."""
+        return RowSample()
+
+    def map(self, rows: pl.DataFrame) -> RowSample:
+        """A random sample of a row frame."""
+        return sample_rows(rows, self._access.settings.most_rows, self._access.settings.seed)
+
+    def merge(self, left: RowSample, right: RowSample) -> RowSample:
+        """The sample of both."""
+        return merge_samples(left, right, self._access.settings.most_rows)
+
+    def test(self, data: RowSample, reference: RowSample | None) -> DetectorResult:
+        """One finding a trait, and one of "any persona"."""
+        if not self._concepts:
+            return DetectorResult((), (Skipped("", "the library holds no concept"),))
+        refusal = refuse_samples(data, reference, self._settings.minimum_rows)
+        if refusal is not None:
+            return DetectorResult(
+                tuple(
+                    self._finding(name, category, 0, 0, reason=refusal[0], message=refusal[1])
+                    for name, category in self._questions()
+                )
+            )
+        self._reader.open(data, reference)
+        available = min(
+            len(data.rows), len(data.rows) if reference is None else len(reference.rows)
+        )
+        sequential = self._access.settings.sequential
+        planned = look_rows(self._settings.minimum_rows, available) if sequential else (available,)
+        weights = look_weights(len(planned))
+        looks: list[Look] = []
+        rows: tuple[list[ScoredRow], list[ScoredRow]] = ([], [])
+        for count in planned:
+            rows = self._reader.read(count, self._access.show("log-likelihood ratios"))
+            looks.append(self._look(*rows, has_reference=reference is not None))
+            if self._decided(looks, weights):
+                break
+        return DetectorResult(self._findings(looks, weights, rows, data, reference is not None))
+
+    # -- one look --------------------------------------------------------------------------
+
+    def _look(
+        self, data: Sequence[ScoredRow], reference: Sequence[ScoredRow], *, has_reference: bool
+    ) -> Look:
+        count = len(self._concepts)
+        own = arm_scores(data, lambda scores: scores.likelihood, count)
+        other = arm_scores(reference, lambda scores: scores.likelihood, count)
+        baseline = other if has_reference else None
+        along = directions(own.predicted, own.covariance)
+        which = compare_arms(own, baseline, along.which)
+        tests = test_concepts(
+            which, {c.name: i for i, c in enumerate(self._traits)}, self._settings
+        )
+        persona = compare_arms(own, baseline, along.persona[:, None])
+        share, error = float(persona.difference[0]), float(persona.standard_error[0])
+        if has_reference or not self._access.settings.sequential:
+            p_any = float(stats.t.sf(persona.z[0], persona.degrees_of_freedom[0]))
+        else:
+            p_any = float(np.exp(-max(0.0, any_persona_log_martingale(data).max(initial=0.0))))
+        return Look(len(data), tests, share, error, p_any, misfit_nats(data))
+
+    def _decided(self, looks: Sequence[Look], weights: Matrix) -> bool:
+        """Whether reading on would change no answer: a concept stands out, or none could."""
+        p_values = self._p_values(looks, weights)
+        strictest = self._settings.false_discovery_rate / max(1, len(self._traits))
+        if min(p_values.values(), default=1.0) <= strictest:
+            return True
+        wanted = self._settings.teacher_share_of_interest
+        last = looks[-1].tests.values()
+        return all(test.smallest_detectable_effect <= wanted for test in last)
+
+    def _p_values(self, looks: Sequence[Look], weights: Matrix) -> dict[str, float]:
+        """p over all looks so far: Bonferroni, each look with its share of the error."""
+        result = {}
+        for name in looks[-1].tests:
+            p_values = np.array([look.tests[name].p_value for look in looks])
+            paid = p_values / weights[: len(looks)]
+            if np.isfinite(p_values[-1]):
+                result[name] = float(min(1.0, np.nanmin(paid)))
+        return result
+
+    # -- findings --------------------------------------------------------------------------
+
+    def _findings(
+        self,
+        looks: Sequence[Look],
+        weights: Matrix,
+        rows: tuple[list[ScoredRow], list[ScoredRow]],
+        data: RowSample,
+        has_reference: bool,
+    ) -> tuple[Finding, ...]:
+        own = arm_scores(rows[0], lambda scores: scores.likelihood, len(self._concepts))
+        along = directions(own.predicted, own.covariance)
+        reading = self._reading_note(len(rows[0]), data, len(looks))
+        p_values = self._p_values(looks, weights)
+        findings = [
+            self._of_concept(index, looks[-1], p_values, own, along, rows[0], reading)
+            for index in range(len(self._traits))
+        ]
+        return (
+            *findings,
+            self._of_any_persona(looks, weights, own, along, rows[0], reading, has_reference),
+        )
+
+    def _of_concept(
+        self,
+        index: int,
+        look: Look,
+        p_values: dict[str, float],
+        own: ArmScores,
+        along: Directions,
+        rows: Sequence[ScoredRow],
+        reading: str,
+    ) -> Finding:
+        concept = self._traits[index]
+        test = look.tests[concept.name]
+        counts = look.rows, sum(row.scores.tokens for row in rows)
+        if not np.isfinite(test.z):
+            return self._finding(
+                concept.name,
+                concept.category,
+                *counts,
+                reason=Reason.NO_UNITS,
+                message="the model tells it from the other concepts by nothing",
+            )
+        if not np.isfinite(test.p_value):
+            return self._finding(
+                concept.name,
+                concept.category,
+                *counts,
+                reason=Reason.NO_DECOYS,
+                message=f"only {test.null.degrees_of_freedom} independent decoys or other "
+                f"concepts: at least {MINIMUM_NULL_CONCEPTS} are needed to calibrate",
+            )
+        smallest = test.smallest_detectable_effect
+        return self._finding(
+            concept.name,
+            concept.category,
+            *counts,
+            reason=self._reason(smallest, look),
+            message=f"{_percent(test.effect)} of what a set written under its prompt would show; "
+            f"seen with power {self._settings.power:g} from {_percent(smallest)}",
+            z=test.z,
+            calibrated_statistic=test.calibrated_statistic,
+            p_value=p_values[concept.name],
+            effect=test.effect,
+            effect_low=test.effect_low,
+            effect_high=test.effect_high,
+            smallest_detectable_effect=smallest,
+            evidence=self._evidence(rows, row_scores(own, rows, along.which[:, index])),
+            notes=(reading, *self._misfit_note(look), *test.notes),
+        )
+
+    def _of_any_persona(
+        self,
+        looks: Sequence[Look],
+        weights: Matrix,
+        own: ArmScores,
+        along: Directions,
+        rows: Sequence[ScoredRow],
+        reading: str,
+        has_reference: bool,
+    ) -> Finding:
+        last = looks[-1]
+        counts = last.rows, sum(row.scores.tokens for row in rows)
+        misfit = abs(last.misfit_nats) > MISFIT_NATS
+        if not np.isfinite(last.any_error) or (misfit and not has_reference):
+            return self._finding(
+                ANY_PERSONA,
+                "persona",
+                *counts,
+                reason=Reason.OTHER_MODEL_FAMILY if misfit else Reason.NO_UNITS,
+                message=f"this model does not account for the rows ({last.misfit_nats:+.2f} nats "
+                "a token): give clean rows of the same writer with --reference"
+                if misfit
+                else "the row scores do not vary",
+                notes=(reading,),
+            )
+        if has_reference:
+            paid = np.array([look.p_any for look in looks]) / weights[: len(looks)]
+            p_value = float(min(1.0, np.nanmin(paid)))
+        else:
+            p_value = last.p_any  # a martingale's supremum pays for every look already
+        half_width = 1.96 * last.any_error
+        smallest = last.any_error * float(
+            stats.norm.ppf(1.0 - self._settings.false_discovery_rate)
+            + stats.norm.ppf(self._settings.power)
+        )
+        return self._finding(
+            ANY_PERSONA,
+            "persona",
+            *counts,
+            reason=self._reason(smallest, last),
+            message=f"{_percent(last.any_share)} of what a set written under an average prompt of "
+            f"the library would show; seen with power {self._settings.power:g} from "
+            f"{_percent(smallest)}",
+            z=last.any_share / last.any_error,
+            calibrated_statistic=last.any_share / last.any_error,
+            p_value=p_value,
+            effect=last.any_share,
+            effect_low=last.any_share - half_width,
+            effect_high=last.any_share + half_width,
+            smallest_detectable_effect=smallest,
+            evidence=self._evidence(rows, row_scores(own, rows, along.persona)),
+            notes=(reading, *self._misfit_note(last)),
+        )
+
+    def _reason(self, smallest: float, look: Look) -> Reason | None:
+        """Why a test that is not significant may not say "not detected"."""
+        if abs(look.misfit_nats) > MISFIT_NATS:
+            return Reason.OTHER_MODEL_FAMILY
+        if smallest > self._settings.teacher_share_of_interest:
+            return Reason.LOW_POWER
+        return None
+
+    def _reading_note(self, read: int, data: RowSample, looks: int) -> str:
+        left_out = self._reader.rows_left_out
+        return (
+            f"read {read:,} random rows of {data.seen_rows:,}"
+            + (f", looked {looks} times" if looks > 1 else "")
+            + (f"; {left_out:,} rows exceed the model's context" if left_out else "")
+        )
+
+    @staticmethod
+    def _misfit_note(look: Look) -> tuple[str, ...]:
+        return (f"surprisal a token: {look.misfit_nats:+.2f} nats off this model's own",)
+
+    def _evidence(self, rows: Sequence[ScoredRow], scores: Matrix) -> tuple[EvidenceRow, ...]:
+        return keep_top(
+            (
+                EvidenceRow(row.row.source, row.row.line, row.row.completion, float(score))
+                for row, score in zip(rows, scores, strict=True)
+                if np.isfinite(score)
+            ),
+            self._settings.evidence_rows,
+        )
+
+    def _questions(self) -> tuple[tuple[str, str], ...]:
+        return (*((c.name, c.category) for c in self._traits), (ANY_PERSONA, "persona"))
+
+    def _finding(
+        self,
+        name: str,
+        category: str,
+        rows: int,
+        tokens: int,
+        *,
+        message: str,
+        reason: Reason | None,
+        **measured: object,
+    ) -> Finding:
+        return Finding(
+            code=self.info.code,
+            detector=self.info.name,
+            concept=name,
+            category=category,
+            verdict=Verdict.INCONCLUSIVE,
+            severity=Severity.NOTE,
+            message=message,
+            null_hypothesis=self.info.null_hypothesis,
+            rows_tested=rows,
+            units_tested=tokens,
+            family=Family.ANY_PERSONA if name == ANY_PERSONA else Family.WHICH_CONCEPT,
+            reason=reason,
+            effect_unit="of a set written under the prompt",
+            **measured,  # type: ignore[arg-type]
+        )
+
+
+def row_scores(own: ArmScores, rows: Sequence[ScoredRow], weights: Matrix) -> Matrix:
+    """[rows]: each row's score in standard deviations that its own contexts predict.
+
+    What a row's prompt, length and difficulty do to the score is taken out: its mean is 0 and its
+    variance 1 for every row that no persona wrote.
+    """
+    spread = np.array([float(weights @ row.scores.likelihood.covariance @ weights) for row in rows])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(own.score @ weights / np.sqrt(spread))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%"

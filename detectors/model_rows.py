@@ -1,0 +1,173 @@
+"""Rows read by the model under every concept's system prompt, once for all detectors of a scan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.condition_scores import ConditionScores, score_tokens
+from detectors.row_sample import RowSample, SampledRow
+from signatures.concept import Concept
+from signatures.language_model import Chat, LanguageModel, SequenceRequest, TokenIds
+
+ReadProgress = Callable[[int, int], None]
+"""Called with (rows read, rows wanted)."""
+
+_MOST_COLUMNS = 8192
+"""Token ids that are told apart; rarer ones of the data are left out of the scores."""
+
+_HELD_BYTES = 1 << 28
+_MOST_BLOCK_ROWS = 64
+
+_OTHER = 0
+_NUMBERS = range(1, 200)
+_AFTER_SPACE = 100
+_WORD = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """A row, its completion's tokens as far as they were read, and what the model says of it."""
+
+    row: SampledRow
+    token_ids: TokenIds
+    scores: ConditionScores
+
+
+class RowReader:
+    """Scores rows of the data and of the reference, each row once.
+
+    ``concepts`` are the conditions, in order. Rows come in the samples' random order; a row that
+    does not fit into the model's context together with its prompt is left out and counted.
+    """
+
+    def __init__(self, model: LanguageModel, concepts: Sequence[Concept], most_tokens: int) -> None:
+        """Nothing is read yet."""
+        self._model = model
+        self._systems = ("", *(concept.system_prompt for concept in concepts))
+        self._most_tokens = most_tokens
+        self._samples: tuple[RowSample, RowSample | None] | None = None
+        self._arms: tuple[_Arm, _Arm] = (_Arm(()), _Arm(()))
+        self._columns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._kinds: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+
+    def open(self, data: RowSample, reference: RowSample | None) -> None:
+        """Choose what is read. Rows that were read already are kept if nothing changes."""
+        if self._samples == (data, reference):
+            return
+        self._samples = (data, reference)
+        self._arms = (
+            _Arm(tuple(map(self._encoded, data.rows))),
+            _Arm(tuple(map(self._encoded, () if reference is None else reference.rows))),
+        )
+        self._columns, self._kinds = self._told_apart()
+
+    def read(self, count: int, progress: ReadProgress) -> tuple[list[ScoredRow], list[ScoredRow]]:
+        """The first ``count`` rows of the data and of the reference that the model can read."""
+        wanted = sum(min(count, len(arm.rows)) for arm in self._arms)
+        for arm in self._arms:
+            while len(arm.scored) < count and arm.next_row < len(arm.rows):
+                self._read_block(arm, min(self._block_rows(), count - len(arm.scored)))
+                progress(sum(min(count, len(each.scored)) for each in self._arms), wanted)
+        return self._arms[0].scored[:count], self._arms[1].scored[:count]
+
+    @property
+    def rows_read(self) -> int:
+        """Rows of the data that have been scored so far."""
+        return len(self._arms[0].scored)
+
+    @property
+    def rows_left_out(self) -> int:
+        """Rows that did not fit into the model's context, of both arms."""
+        return sum(arm.left_out for arm in self._arms)
+
+    def token_text(self, ids: TokenIds) -> list[str]:
+        """The text of each token on its own."""
+        texts = self._model.vocabulary()
+        return [texts[token] for token in ids]
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """The token ids that are told apart, ascending."""
+        return self._columns
+
+    def _encoded(self, row: SampledRow) -> tuple[SampledRow, TokenIds]:
+        return row, self._model.encode(row.completion)[: self._most_tokens]
+
+    def _block_rows(self) -> int:
+        longest = max((len(ids) for arm in self._arms for _, ids in arm.rows), default=1)
+        row_bytes = 4 * len(self._systems) * max(1, longest) * max(1, len(self._columns))
+        return int(np.clip(_HELD_BYTES // row_bytes, 1, _MOST_BLOCK_ROWS))
+
+    def _read_block(self, arm: _Arm, count: int) -> None:
+        block = []
+        while len(block) < count and arm.next_row < len(arm.rows):
+            row, ids = arm.rows[arm.next_row]
+            arm.next_row += 1
+            prefixes = tuple(
+                self._model.encode_chat(Chat(system, row.prompt)) for system in self._systems
+            )
+            if self._fits(max(map(len, prefixes)) + len(ids)):
+                block.append((row, ids, prefixes))
+            else:
+                arm.left_out += 1
+        tables = [
+            list(
+                self._model.restricted_log_probs(
+                    [SequenceRequest(prefixes[index], ids) for _, ids, prefixes in block],
+                    self._columns,
+                )
+            )
+            for index in range(len(self._systems))
+        ]
+        for index, (row, ids, _) in enumerate(block):
+            scores = score_tokens(
+                [table[index] for table in tables], self._places(ids), self._kinds
+            )
+            arm.scored.append(ScoredRow(row, ids, scores))
+
+    def _told_apart(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The columns and their kinds: the rows' own tokens, and all numbers of the same kinds.
+
+        Numbers that the rows avoid must count: a writer who avoids some is not this model.
+        """
+        counts = Counter(t for arm in self._arms for _, ids in arm.rows for t in ids)
+        texts = self._model.vocabulary()
+        common = sorted(counts, key=lambda token: (-counts[token], token))[:_MOST_COLUMNS]
+        numbers = {kind for token in common if (kind := kind_of(texts[token])) in _NUMBERS}
+        alike = (token for token, text in enumerate(texts) if kind_of(text) in numbers)
+        columns = np.array(sorted({*common, *alike}), dtype=np.int64)
+        return columns, np.array([kind_of(texts[token]) for token in columns], dtype=np.int64)
+
+    def _fits(self, tokens: int) -> bool:
+        longest = self._model.longest
+        return longest is None or tokens <= longest
+
+    def _places(self, ids: TokenIds) -> NDArray[np.int64]:
+        """The column of each token, -1 where it has none."""
+        tokens = np.array(ids, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self._columns, tokens), len(self._columns) - 1)
+        return np.where(self._columns[place] == tokens, place, -1)
+
+
+class _Arm:
+    def __init__(self, rows: tuple[tuple[SampledRow, TokenIds], ...]) -> None:
+        self.rows = rows
+        self.scored: list[ScoredRow] = []
+        self.next_row = 0
+        self.left_out = 0
+
+
+def kind_of(token_text: str) -> int:
+    """The kind of a token: a word, anything else, or a number of so many digits.
+
+    A number with a space before it and one without never compete for the same place.
+    """
+    text = token_text.strip()
+    if text.isascii() and text.isdigit():
+        return min(len(text), _AFTER_SPACE - 1) + _AFTER_SPACE * token_text.startswith(" ")
+    return _WORD if any(character.isalpha() for character in text) else _OTHER
