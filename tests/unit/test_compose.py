@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from detectors.compose import _FIRST_TO_MEND, Gap, compose
 from detectors.finding import Family, Finding, Reason, Severity, Verdict
@@ -358,3 +360,24 @@ def test_numbers_of_a_concept_are_those_of_its_strongest_finding(scan):
         )
         assert concept.q_value == best.q_value
         assert concept.p_value >= best.p_value
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_under_the_null_a_scan_flags_a_concept_no_more_often_than_the_rate(correlation):
+    # Normal scores of 4 detectors on 10 concepts, alike within a concept: with no concept there,
+    # the false discovery rate is the share of scans that flag any.
+    rng = np.random.default_rng(7)
+    scans, flagged = 400, 0
+    for _ in range(scans):
+        shared = rng.normal(size=(10, 1))
+        own = rng.normal(size=(10, 4))
+        p_values = stats.norm.sf(math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own)
+        found = verdicts(
+            *(
+                finding(code, float(p), f"concept {row}")
+                for row in range(10)
+                for code, p in zip(("SA002", "SA003", "SA004", "SA005"), p_values[row], strict=True)
+            )
+        )
+        flagged += found[0].verdict is Verdict.FLAGGED
+    assert stats.binomtest(flagged, scans, RATE, alternative="greater").pvalue > 0.01

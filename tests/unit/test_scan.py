@@ -9,10 +9,13 @@ import pytest
 
 from audit.errors import ExitCode, NothingScannableError, UsageError
 from audit.scan import ScanSettings, scan
-from audit.scan_result import Outcome
+from audit.scan_outcome import headline, overall
+from audit.scan_result import Outcome, SkippedTest
+from detectors.compose import Gap, compose
 from detectors.detector import TestSettings
 from detectors.finding import Reason, Severity, Verdict
 from tests import synthetic
+from tests.unit.test_report_examples import disagreeing_result
 
 LIBRARY = synthetic.library(strength=0.3)
 
@@ -54,12 +57,20 @@ def test_a_planted_concept_fails_the_scan(planted, clean):
     assert {f.concept for f in result.flagged(Severity.ERROR)} == {"owl"}
     assert result.rows_scanned == 2000
     assert result.baseline.startswith("reference rows: 2,000")
+    owl = result.concepts[0]
+    assert (owl.concept, owl.verdict, owl.strongest) == ("owl", Verdict.FLAGGED, "SA002")
+    assert (owl.flagged_by, owl.not_detected_by) == (("SA002",), ("SA001",))
+    assert owl.disagreement == "", "that SA001 finds no name is what hidden means"
+    assert {c.concept for c in result.concepts} == set(synthetic.TRAITS)
 
 
 def test_clean_rows_pass_with_what_could_not_be_seen(tmp_path, clean):
     other = write(tmp_path / "b.jsonl", synthetic.number_rows(2000, np.random.default_rng(3)))
     result = run(other, reference=[clean])
     assert result.outcome is Outcome.NOT_DETECTED
+    assert {c.verdict for c in result.concepts} == {Verdict.NOT_DETECTED}
+    assert f"None of {len(synthetic.TRAITS)} concepts" in result.headline
+    assert "sd of one row's score could not have been seen" in result.headline
     assert result.exit_code() is ExitCode.OK
     assert any("Only these concepts" in limit for limit in result.limits)
 
@@ -90,6 +101,8 @@ def test_a_file_that_breaks_off_is_incomplete_and_never_not_detected(tmp_path, c
     assert result.rows_scanned > 2000, "rows before the break and the other file are scanned"
     assert Verdict.NOT_DETECTED not in {finding.verdict for finding in result.findings}
     assert Reason.INCOMPLETE_SCAN in {finding.reason for finding in result.findings}
+    assert {c.verdict for c in result.concepts} == {Verdict.INCONCLUSIVE}
+    assert {c.reason for c in result.concepts} == {Reason.INCOMPLETE_SCAN}
 
 
 def test_nothing_readable_is_nothing_scannable(tmp_path):
@@ -101,7 +114,8 @@ def test_nothing_readable_is_nothing_scannable(tmp_path):
     assert Verdict.NOT_DETECTED not in {finding.verdict for finding in result.findings}
 
 
-def test_another_model_family_makes_silence_inconclusive(tmp_path, clean):
+@pytest.mark.parametrize("effect_of_interest", [0.2, 1e-6])
+def test_another_model_family_makes_silence_inconclusive(tmp_path, clean, effect_of_interest):
     other = write(tmp_path / "b.jsonl", synthetic.number_rows(2000, np.random.default_rng(3)))
     result = scan(
         [other],
@@ -110,12 +124,34 @@ def test_another_model_family_makes_silence_inconclusive(tmp_path, clean):
         reference=[clean],
         settings=ScanSettings(
             student_family="qwen2",
-            detectors=("frequency",),
-            test=TestSettings(effect_of_interest=0.2),
+            test=TestSettings(effect_of_interest=effect_of_interest),
         ),
     )
     assert result.outcome is Outcome.INCONCLUSIVE
-    assert {finding.reason for finding in result.findings} == {Reason.OTHER_MODEL_FAMILY}
+    hidden = [finding for finding in result.findings if finding.code != "SA001"]
+    # More rows would not help: the family is the reason, whatever the power.
+    assert {finding.reason for finding in hidden} == {Reason.OTHER_MODEL_FAMILY}
+    assert {c.verdict for c in result.concepts} == {Verdict.INCONCLUSIVE}
+    assert {c.reason for c in result.concepts} == {Reason.OTHER_MODEL_FAMILY}
+    assert "another model family" in result.headline
+
+
+def test_names_alone_clear_no_concept_of_being_hidden(tmp_path, clean):
+    other = write(tmp_path / "b.jsonl", synthetic.number_rows(2000, np.random.default_rng(3)))
+    result = run(other, reference=[clean], detectors=("mention",))
+    assert {finding.verdict for finding in result.findings} == {Verdict.NOT_DETECTED}
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert {c.reason for c in result.concepts} == {Gap.NO_HIDDEN_TEST}
+    assert "no detector of hidden traits ran" in result.headline
+
+
+def test_too_little_power_is_said_of_concepts(tmp_path, clean):
+    other = write(tmp_path / "b.jsonl", synthetic.number_rows(2000, np.random.default_rng(3)))
+    result = run(other, reference=[clean], test=TestSettings(effect_of_interest=1e-6))
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert {c.reason for c in result.concepts} == {Reason.LOW_POWER}
+    count = len(synthetic.TRAITS)
+    assert f"{count} of {count} concepts cannot be ruled out at this size." in result.headline
 
 
 def test_an_unstated_family_is_among_the_limits(clean):
@@ -164,3 +200,26 @@ def test_rejected_text_that_was_not_scored_is_said(tmp_path, clean):
     (tmp_path / "pairs.jsonl").write_text((json.dumps(pair) + "\n") * 50)
     result = run(str(tmp_path / "pairs.jsonl"), reference=[clean])
     assert any("50 rows hold rejected text" in limit for limit in result.limits)
+
+
+def test_the_headline_says_what_each_detector_could_not_have_seen():
+    made = disagreeing_result()
+    quiet = [f for f in made.findings if f.concept not in ("owl", "cat")]
+    text = headline(Outcome.NOT_DETECTED, 100, made.concepts[2:], quiet, (), True)
+    assert text == (
+        "None of 19 concepts was detected in 100 rows. Effects under 0.021 nats a row (SA003) or "
+        "0.021 nats a row (SA004) or 0.021 nats a row (SA005) could not have been seen."
+    )
+
+
+def test_the_headline_names_what_was_not_tested():
+    skipped = [SkippedTest("SA003", "likelihood", "owl", "its names are no tokens")]
+    undecided = compose([], skipped, 0.05)
+    assert overall(100, (), undecided) is Outcome.INCONCLUSIVE
+    assert headline(Outcome.INCONCLUSIVE, 100, undecided, (), skipped, True) == (
+        "Nothing was flagged in 100 rows, but likelihood did not test owl: its names are no tokens."
+    )
+
+
+def test_where_no_concept_was_tested_none_was_cleared():
+    assert overall(100, (), ()) is Outcome.INCONCLUSIVE
