@@ -12,6 +12,7 @@ import polars as pl
 from audit.dataset import list_sources, read_batches
 from audit.dataset.record import Batch, BrokenSource, Reject, SourceSummary
 from audit.errors import NothingScannableError, UsageError
+from audit.scan_limits import is_of_another_model, limits
 from audit.scan_outcome import headline, overall
 from audit.scan_result import LibraryIdentity, ScanResult, SkippedTest
 from audit.version import tool_version
@@ -101,7 +102,9 @@ def scan(
 ) -> ScanResult:
     """Scan ``inputs`` (paths, globs, folders, URLs or "-") with ``library``.
 
-    ``access`` is the model that model-based detectors read rows with; without it they do not run.
+    ``access`` is the model that will be fine-tuned: model-based detectors read rows with it, and
+    without it they do not run. SA002 needs signatures of that very model, and is left out where the
+    library holds another's.
 
     Raises ``UsageError`` for inputs or detectors that do not exist and
     ``NothingScannableError`` if the reference has no readable row. Data without a readable row
@@ -140,8 +143,10 @@ def scan(
         settle(findings, settings.test.false_discovery_rate),
         library,
         settings,
+        access,
         incomplete=bool(broken),
     )
+    student = settings.student_family or (None if access is None else access.model.identity.family)
     concepts = compose(judged, skipped, settings.test.false_discovery_rate)
     outcome = overall(data.rows, broken, concepts)
     return ScanResult(
@@ -161,7 +166,8 @@ def scan(
         concepts=concepts,
         findings=judged,
         skipped=tuple(skipped),
-        limits=(*_unread(inputs, data), *_limits(library, settings, known)),
+        limits=(*_unread(inputs, data), *limits(library, student, bool(known.sources), access)),
+        model=None if access is None else access.model.identity,
         false_discovery_rate=settings.test.false_discovery_rate,
     )
 
@@ -170,17 +176,24 @@ def _detectors(
     library: SignatureLibrary, settings: ScanSettings, access: ModelAccess | None
 ) -> list[Detector[Any]]:
     model_free, model_based = detector_names(), model_detector_names()
-    chosen = settings.detectors or (*model_free, *(() if access is None else model_based))
+    chosen = settings.detectors or (
+        *(n for n in model_free if n != "frequency" or not is_of_another_model(library, access)),
+        *(() if access is None else model_based),
+    )
     for name in chosen:
         if name in model_based and access is None:
             raise UsageError(f"detector {name!r} reads rows with a model: give --model")
         if name not in model_free and name not in model_based:
             known = ", ".join((*model_free, *model_based))
             raise UsageError(f"no detector is called {name!r}; there are: {known}")
+    # A concept that k detectors of hidden traits test is judged at about the rate over k: power and
+    # early stopping must reckon with it.
+    hidden = max(1, len(set(chosen) - {"mention"}))
+    test = replace(settings.test, false_discovery_rate=settings.test.false_discovery_rate / hidden)
     return [
-        detector_factory(name)(library, settings.test)
+        detector_factory(name)(library, test)
         if access is None or name not in model_based
-        else model_detector_factory(name)(library, settings.test, access)
+        else model_detector_factory(name)(library, test, access)
         for name in sorted(chosen, key=(*model_free, *model_based).index)
     ]
 
@@ -203,23 +216,26 @@ def _bounded(
     findings: Sequence[Finding],
     library: SignatureLibrary,
     settings: ScanSettings,
+    access: ModelAccess | None,
     *,
     incomplete: bool,
 ) -> tuple[Finding, ...]:
     """Take back every "not detected" that the scan had no right to say.
 
-    Rows that were not read may hold what the others do not. Signatures say nothing of a model of
-    another family (log-likelihood ratios across families separate at .51 to .61 AUROC, which is
-    chance), whatever else they lack, while a concept that is named outright is named in any
-    model's data.
+    Rows that were not read may hold what the others do not. Signatures, and the model that read
+    rows, say nothing of a model of another family (log-likelihood ratios across families separate
+    at .51 to .61 AUROC, which is chance), whatever else they lack, while a concept that is named
+    outright is named in any model's data.
     """
-    family = settings.student_family
-    other_family = family is not None and family != library.model.family
+    student = settings.student_family
     result = []
     for finding in findings:
         if finding.verdict is not Verdict.FLAGGED:
             reason = None
-            if other_family and finding.detector != "mention":
+            model = library.model
+            if access is not None and finding.detector in model_detector_names():
+                model = access.model.identity
+            if student not in (None, model.family) and finding.detector != "mention":
                 reason = Reason.OTHER_MODEL_FAMILY
             elif incomplete and finding.verdict is Verdict.NOT_DETECTED:
                 reason = Reason.INCOMPLETE_SCAN
@@ -265,31 +281,3 @@ def _unread(inputs: Sequence[str], data: _Reading) -> tuple[str, ...]:
             "training pushes down: it was not scored."
         )
     return tuple(sentences)
-
-
-def _limits(library: SignatureLibrary, settings: ScanSettings, known: _Reading) -> tuple[str, ...]:
-    traits = ", ".join(concept.name for concept in library.traits())
-    limits = [
-        f"Only these concepts were looked for: {traits}.",
-        f"The signatures are of {library.model.name} ({library.model.family}): a trait hidden by "
-        "a model of another family cannot be seen with them.",
-        "Frequencies are a weak witness. Sets of prompted teachers were measured to differ by 0.01 "
-        "to 0.04 sd a row, which takes tens of thousands of rows to see; those of fine-tuned "
-        "teachers by 0.14 to 0.18. A model-based check or a trial fine-tune sees more.",
-    ]
-    if settings.student_family is None:
-        limits.append(
-            "The model to be fine-tuned was not stated (--student-family): the verdicts hold "
-            f"only if it is a {library.model.family} model like the signatures' own."
-        )
-    if not known.sources:
-        limits.append(
-            "There was no reference: a prompt mix other than the signatures' own shifts every "
-            "score, which the decoys can only partly make up for."
-        )
-    else:
-        limits.append(
-            "The verdicts compare with the reference: what the reference carries too, or "
-            "differs in by its prompts, is judged as if it were normal."
-        )
-    return tuple(limits)

@@ -10,6 +10,7 @@ from audit.errors import ExitCode
 from detectors.compose import ConceptVerdict
 from detectors.detector import DetectorInfo
 from detectors.finding import Finding, Severity, Verdict
+from signatures.language_model import ModelIdentity
 
 
 class Outcome(enum.StrEnum):
@@ -56,7 +57,8 @@ class ScanResult:
     ``reference`` is empty when the scan ran without a reference file; ``baseline`` says what
     the data were compared with. ``concepts`` are the verdicts, each made of the ``findings`` of all
     detectors: a concept is flagged exactly where one of its findings is. ``limits`` are sentences:
-    what this scan could not have seen.
+    what this scan could not have seen. ``model`` is the one that model-based detectors read rows
+    with, if any did.
     """
 
     tool_version: str
@@ -76,6 +78,7 @@ class ScanResult:
     findings: tuple[Finding, ...]
     skipped: tuple[SkippedTest, ...]
     limits: tuple[str, ...]
+    model: ModelIdentity | None
     false_discovery_rate: float
 
     def flagged(self, at_least: Severity = Severity.NOTE) -> tuple[Finding, ...]:

@@ -97,7 +97,7 @@ class DivergenceDetector:
         count = self._reader.rows_read or min(
             len(data.rows), len(data.rows) if reference is None else len(reference.rows)
         )
-        rows, known = self._reader.read(count, self._access.show("divergence tokens"))
+        rows, known = self._reader.read(count, count, self._access.show("divergence tokens"))
         concepts = len(self._concepts)
         own = arm_scores(rows, lambda scores: scores.divergence, concepts)
         other = arm_scores(known, lambda scores: scores.divergence, concepts)

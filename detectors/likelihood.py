@@ -119,7 +119,7 @@ class LikelihoodDetector:
         looks: list[Look] = []
         rows: tuple[list[ScoredRow], list[ScoredRow]] = ([], [])
         for count in planned:
-            rows = self._reader.read(count, self._access.show("log-likelihood ratios"))
+            rows = self._reader.read(count, count, self._access.show("log-likelihood ratios"))
             looks.append(self._look(*rows, has_reference=reference is not None))
             if self._decided(looks, weights):
                 break

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from detectors.first_order import Student
 from detectors.model_rows import ReadProgress, RowReader
 from signatures.concept import Concept
 from signatures.language_model import LanguageModel
-
-if TYPE_CHECKING:
-    from detectors.first_order import Student
 
 ModelProgress = Callable[[str, int, int], None]
 """Called with (what is being done, rows done, rows wanted)."""

@@ -21,7 +21,7 @@ _MOST_COLUMNS = 8192
 """Token ids that are told apart; rarer ones of the data are left out of the scores."""
 
 _HELD_BYTES = 1 << 28
-_MOST_BLOCK_ROWS = 64
+_MOST_BLOCK_ROWS = 256
 
 _OTHER = 0
 _NUMBERS = range(1, 200)
@@ -66,14 +66,19 @@ class RowReader:
         )
         self._columns, self._kinds = self._told_apart()
 
-    def read(self, count: int, progress: ReadProgress) -> tuple[list[ScoredRow], list[ScoredRow]]:
-        """The first ``count`` rows of the data and of the reference that the model can read."""
-        wanted = sum(min(count, len(arm.rows)) for arm in self._arms)
-        for arm in self._arms:
+    def read(
+        self, data_rows: int, reference_rows: int, progress: ReadProgress
+    ) -> tuple[list[ScoredRow], list[ScoredRow]]:
+        """The first so many rows of the data and of the reference that the model can read."""
+        counts = data_rows, reference_rows
+        wanted = sum(
+            min(count, len(arm.rows)) for arm, count in zip(self._arms, counts, strict=True)
+        )
+        for arm, count in zip(self._arms, counts, strict=True):
             while len(arm.scored) < count and arm.next_row < len(arm.rows):
                 self._read_block(arm, min(self._block_rows(), count - len(arm.scored)))
-                progress(sum(min(count, len(each.scored)) for each in self._arms), wanted)
-        return self._arms[0].scored[:count], self._arms[1].scored[:count]
+                progress(sum(len(each.scored) for each in self._arms), wanted)
+        return self._arms[0].scored[:data_rows], self._arms[1].scored[:reference_rows]
 
     @property
     def rows_read(self) -> int:
@@ -104,7 +109,7 @@ class RowReader:
         return int(np.clip(_HELD_BYTES // row_bytes, 1, _MOST_BLOCK_ROWS))
 
     def _read_block(self, arm: _Arm, count: int) -> None:
-        block = []
+        block: list[tuple[SampledRow, TokenIds, tuple[TokenIds, ...]]] = []
         while len(block) < count and arm.next_row < len(arm.rows):
             row, ids = arm.rows[arm.next_row]
             arm.next_row += 1

@@ -15,6 +15,7 @@ from audit.dataset.record import SourceSummary
 from audit.scan_result import Outcome, ScanResult, SkippedTest
 from detectors.compose import ConceptVerdict, Gap
 from detectors.finding import Finding, Reason, Verdict
+from signatures.language_model import ModelIdentity
 
 Item = TypeVar("Item")
 
@@ -295,10 +296,17 @@ def provenance(result: ScanResult) -> list[tuple[str, str]]:
             f"{plural(library.concepts, 'concept')}, {plural(library.decoys, 'decoy')}",
         ),
         ("model", f"{library.model_name} {library.model_sha256[:12]}"),
+        ("read with", _model(result.model)),
         ("detectors", ", ".join(f"{d.code} {d.name}" for d in result.detectors) or UNDEFINED),
         ("rates", f"false discovery rate {result.false_discovery_rate:g}"),
         ("tool", f"subliminal-audit {result.tool_version}"),
     ]
+
+
+def _model(model: ModelIdentity | None) -> str:
+    if model is None:
+        return "no model"
+    return f"{model.name} ({model.family}) {model.weights_sha256[:12]}, {model.dtype}"
 
 
 def _sources(sources: Sequence[SourceSummary], shown: int = 5) -> str:

@@ -144,8 +144,8 @@ def test_rows_are_read_once_and_those_too_long_are_left_out_and_counted():
     reader = RowReader(Counting(MODEL.biases), LIBRARY.concepts, most_tokens=600)
     sample = sample_rows(synthetic.frame(texts), 100, 0)
     reader.open(sample, None)
-    first = reader.read(10, lambda _done, _wanted: None)[0]
-    again = reader.read(40, lambda _done, _wanted: None)[0]
+    first = reader.read(10, 0, lambda _done, _wanted: None)[0]
+    again = reader.read(40, 0, lambda _done, _wanted: None)[0]
     assert again[:10] == first
     assert (len(again), reader.rows_left_out) == (39, 1)
     assert len(asked) == 39 * (1 + len(LIBRARY.concepts))
@@ -245,13 +245,13 @@ def test_the_martingale_keeps_its_promise_and_finds_a_persona():
     for seed in range(20):
         reader = RowReader(MODEL, LIBRARY.concepts, most_tokens=64)
         reader.open(sample_rows(synthetic.frame(written(MODEL, "", 60, 100 + seed)), 60, 0), None)
-        rows = reader.read(60, lambda _done, _wanted: None)[0]
+        rows = reader.read(60, 0, lambda _done, _wanted: None)[0]
         crossed += any_persona_log_martingale(rows).max() >= np.log(1 / 0.1)
     assert crossed <= stats.binom.ppf(0.999, 20, 0.1)
     reader = RowReader(MODEL, LIBRARY.concepts, most_tokens=64)
     data = synthetic.frame(written(MODEL, system_of(LIBRARY, "cat"), 100, 7))
     reader.open(sample_rows(data, 100, 0), None)
-    rows = reader.read(100, lambda _done, _wanted: None)[0]
+    rows = reader.read(100, 0, lambda _done, _wanted: None)[0]
     assert any_persona_log_martingale(rows)[-1] > np.log(1000)
 
 

@@ -206,6 +206,7 @@ def result(
             SkippedTest("SA001", "mention", "basilisk", "has no surface forms"),
         ),
         limits=LIMITS,
+        model=None,
         false_discovery_rate=0.05,
     )  # fmt: skip
     return composed(dataclasses.replace(made, **changes))  # type: ignore[arg-type]
@@ -350,6 +351,7 @@ def hostile_result() -> ScanResult:
         detectors=(DetectorInfo("SA002", *(HOSTILE,) * 6), IDENTITIES[0]),
         skipped=(SkippedTest(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
         limits=(HOSTILE,),
+        model=None,
     )
 
 
