@@ -69,7 +69,7 @@ def test_concepts(
         null = _null(tested[name], z, correlation)
         if name == strongest or null.degrees_of_freedom == 0:
             continue
-        p_value = float(null.upper_p(z[tested[name]]))
+        p_value = _upper_p(null, float(z[tested[name]]))
         if p_value > result.p_value:
             note = f"an echo of {strongest}: given its score, p = {p_value:.2g}"
             results[name] = replace(result, p_value=p_value, notes=(*result.notes, note))
@@ -99,7 +99,7 @@ def _tested(
         null,
         z,
         calibrated_statistic=z / null.dispersion,
-        p_value=float(null.upper_p(np.array(z))),
+        p_value=_upper_p(null, z),
         effect=effect,
         effect_low=effect - half_width,
         effect_high=effect + half_width,
@@ -109,6 +109,14 @@ def _tested(
             f"({null.degrees_of_freedom} degrees of freedom)",
         ),
     )
+
+
+def _upper_p(null: EmpiricalNull, z: float) -> float:
+    """P(Z >= z), never under the normal's: rows scatter by themselves with a dispersion of 1.
+
+    A few others whose scores happen to lie close together must not make a small z significant.
+    """
+    return max(float(null.upper_p(np.array(z))), float(stats.norm.sf(z)))
 
 
 def _null(column: int, z: Matrix, correlation: Matrix) -> EmpiricalNull:

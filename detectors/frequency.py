@@ -83,6 +83,11 @@ class FrequencyDetector:
             self._scored_view(*parts) for parts in zip(tables, finders, counts, strict=True)
         )
 
+    @property
+    def views(self) -> tuple[ScoredView, ...]:
+        """The weights of every table that is scored with, once prepared."""
+        return self._views
+
     def identity(self) -> FrequencyState:
         """The state of no rows."""
         return tuple(empty_state(view) for view in self._views)

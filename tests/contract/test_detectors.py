@@ -6,26 +6,60 @@ import numpy as np
 import pytest
 
 from detectors.detector import TestSettings
-from detectors.finding import Finding, Verdict
-from detectors.registry import detector_factory, detector_names
+from detectors.finding import Finding, Reason, Verdict
+from detectors.registry import (
+    detector_factory,
+    detector_names,
+    model_detector_factory,
+    model_detector_names,
+)
 from detectors.rows import empty_rows
 from detectors.verdict import settle
 from tests import synthetic
+from tests.model_rows import access, frame_of, known_model
 
-pytestmark = pytest.mark.parametrize("name", detector_names())
+MODEL = known_model(synthetic.library(), strength=1.0)
+
+ACCESS = {
+    "likelihood": lambda **settings: access(MODEL, **settings),
+    "divergence": lambda **settings: access(MODEL, **settings),
+}
+"""How to make what each model-based detector is given; the settings are those of the reading."""
+
+NAMES = (*detector_names(), *ACCESS)
+every_detector = pytest.mark.parametrize("name", NAMES)
+every_model_based_detector = pytest.mark.parametrize("name", ACCESS)
 
 
-def prepared(name, reference=None, signatures=None):
-    detector = detector_factory(name)(signatures or synthetic.library(), TestSettings())
+def prepared(name, reference=None, **settings):
+    library = synthetic.library()
+    if name in ACCESS:
+        given = ACCESS[name](**settings)
+        detector = model_detector_factory(name)(library, TestSettings(), given)
+    else:
+        detector = detector_factory(name)(library, TestSettings())
     detector.prepare(None if reference is None else lambda: [reference])
     return detector
 
 
-def texts(rows: int, seed: int) -> list[str]:
-    numbers = synthetic.number_rows(rows, np.random.default_rng(seed))
-    numbers[::7] = [f"An owl and {text}" for text in numbers[::7]]
-    numbers[3] = ""
-    return numbers
+def rows(name, count: int, seed: int, source: str = "data.jsonl"):
+    """Rows that the detector can read: some of a trait, one without text."""
+    if name in ACCESS:
+        texts = frame_of(MODEL, synthetic.library(), "", count, seed)["completion"].to_list()
+        trait = frame_of(MODEL, synthetic.library(), "owl", count, seed)["completion"]
+        texts[::7] = trait[::7].to_list()
+    else:
+        texts = synthetic.number_rows(count, np.random.default_rng(seed))
+        texts[::7] = [f"An owl and {text}" for text in texts[::7]]
+    texts[3] = ""
+    return synthetic.frame(texts, source)
+
+
+def clean_rows(name, seed: int):
+    """Rows without a trait, enough of them for the detector to say so."""
+    if name in ACCESS:
+        return frame_of(MODEL, synthetic.library(), "", 120, seed)
+    return synthetic.frame(synthetic.number_rows(6000, np.random.default_rng(seed)))
 
 
 def text_of(findings: tuple[Finding, ...]) -> str:
@@ -33,6 +67,17 @@ def text_of(findings: tuple[Finding, ...]) -> str:
     return repr(findings)
 
 
+def verdicts_of(findings: tuple[Finding, ...]) -> set[Verdict]:
+    return {finding.verdict for finding in settle(findings, 0.05)}
+
+
+# "transfer" is registered before it exists: the line that adds it to ACCESS ends this mark.
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="no access for it here yet: transfer")
+def test_every_registered_detector_is_held_to_this_contract():
+    assert NAMES == (*detector_names(), *model_detector_names())
+
+
+@every_detector
 def test_says_what_its_numbers_mean(name):
     info = prepared(name).info
     assert info.name == name
@@ -41,15 +86,15 @@ def test_says_what_its_numbers_mean(name):
         assert len(getattr(info, field)) > 10, field
 
 
-def test_codes_are_unique(name):
-    codes = [prepared(other).info.code for other in detector_names()]
+def test_codes_are_unique():
+    codes = [prepared(name).info.code for name in NAMES]
     assert len(set(codes)) == len(codes)
 
 
-def test_merge_is_a_commutative_monoid_to_the_last_bit(name):
-    reference = synthetic.frame(texts(80, 1), "reference.jsonl")
-    detector = prepared(name, reference)
-    data = synthetic.frame(texts(90, 2))
+def assert_commutative_monoid(name, **settings):
+    reference = rows(name, 80, 1, "reference.jsonl")
+    detector = prepared(name, reference, **settings)
+    data = rows(name, 90, 2)
     parts = [data[:1], data[1:40], data[40:40], data[40:]]
     states = [detector.map(part) for part in parts]
     known = detector.map(reference)
@@ -63,8 +108,26 @@ def test_merge_is_a_commutative_monoid_to_the_last_bit(name):
     right = detector.merge(states[0], detector.merge(states[1], states[3]))
     assert text_of(detector.test(left, known).findings) == whole
     assert text_of(detector.test(right, known).findings) == whole
+    # Another process, which has read nothing yet, finds the same.
+    fresh = prepared(name, reference, **settings)
+    assert text_of(fresh.test(right, fresh.map(reference)).findings) == whole
+    return left
 
 
+@every_detector
+def test_merge_is_a_commutative_monoid_to_the_last_bit(name):
+    assert_commutative_monoid(name)
+
+
+@every_model_based_detector
+@pytest.mark.parametrize("sequential", [True, False])
+def test_samples_smaller_than_the_data_merge_to_the_last_bit(name, sequential):
+    sample = assert_commutative_monoid(name, most_rows=40, sequential=sequential)
+    assert (len(sample.rows), sample.seen_rows) == (40, 89), "one row of 90 has no completion"
+    assert not sample.is_whole
+
+
+@every_detector
 def test_no_rows_are_never_called_clean(name):
     detector = prepared(name)
     empty = detector.merge(detector.identity(), detector.map(empty_rows()))
@@ -75,34 +138,47 @@ def test_no_rows_are_never_called_clean(name):
     assert all(finding.reason is not None for finding in settled)
 
 
+@every_detector
 def test_every_trait_gets_a_finding_or_a_reason(name):
     detector = prepared(name)
-    result = detector.test(detector.map(synthetic.frame(texts(60, 3))), None)
+    result = detector.test(detector.map(rows(name, 60, 3)), None)
     spoken_of = {f.concept for f in result.findings} | {s.concept for s in result.skipped}
     assert set(synthetic.TRAITS) <= spoken_of
     assert not set(synthetic.DECOYS) & spoken_of, "decoys calibrate, they are not reported"
 
 
+@every_detector
 def test_too_few_rows_are_inconclusive(name):
-    reference = synthetic.frame(texts(80, 1))
+    reference = rows(name, 80, 1)
     detector = prepared(name, reference)
-    result = detector.test(detector.map(synthetic.frame(texts(8, 3))), detector.map(reference))
-    assert {f.verdict for f in settle(result.findings, 0.05)} == {Verdict.INCONCLUSIVE}
+    result = detector.test(detector.map(rows(name, 8, 3)), detector.map(reference))
+    assert verdicts_of(result.findings) == {Verdict.INCONCLUSIVE}
 
 
+@every_model_based_detector
+@pytest.mark.parametrize("short", ["data", "reference"])
+def test_rows_that_the_model_cannot_read_do_not_count(name, short):
+    """The known model's context holds 400 tokens; 5 rows of 60 fit into it."""
+    long = synthetic.frame(["1" * 600] * 55 + rows(name, 5, 3)["completion"].to_list())
+    data, reference = (long, rows(name, 80, 1)) if short == "data" else (rows(name, 80, 1), long)
+    detector = prepared(name, reference, most_tokens=500)
+    result = detector.test(detector.map(data), detector.map(reference))
+    wanted = Reason.TOO_FEW_ROWS if short == "data" else Reason.NO_REFERENCE
+    assert verdicts_of(result.findings) == {Verdict.INCONCLUSIVE}
+    assert {finding.reason for finding in result.findings} == {wanted}
+
+
+@every_detector
 def test_a_set_against_itself_flags_nothing(name):
-    rows = synthetic.frame(texts(300, 4))
-    detector = prepared(name, rows)
-    state = detector.map(rows)
-    assert Verdict.FLAGGED not in {
-        finding.verdict for finding in settle(detector.test(state, state).findings, 0.05)
-    }
+    same = rows(name, 100 if name in ACCESS else 300, 4)
+    detector = prepared(name, same)
+    state = detector.map(same)
+    assert Verdict.FLAGGED not in verdicts_of(detector.test(state, state).findings)
 
 
+@every_detector
 def test_what_is_not_detected_says_what_it_could_have_seen(name):
-    rng = np.random.default_rng(5)
-    reference = synthetic.frame(synthetic.number_rows(6000, rng))
-    data = synthetic.frame(synthetic.number_rows(6000, rng))
+    reference, data = clean_rows(name, 5), clean_rows(name, 6)
     detector = prepared(name, reference)
     settled = settle(detector.test(detector.map(data), detector.map(reference)).findings, 0.05)
     assert {finding.verdict for finding in settled} <= {Verdict.NOT_DETECTED, Verdict.INCONCLUSIVE}
