@@ -25,6 +25,7 @@ from detectors.model_evidence import (
     compare_arms,
     directions,
     misfit_nats,
+    refuse_read_rows,
     refuse_samples,
 )
 from detectors.model_rows import ScoredRow
@@ -87,17 +88,17 @@ class DivergenceDetector:
             return DetectorResult((), (Skipped("", "the library holds no concept"),))
         refusal = refuse_samples(data, reference, self._settings.minimum_rows)
         if refusal is not None:
-            return DetectorResult(
-                tuple(
-                    self._finding(index, (), reason=refusal[0], message=refusal[1])
-                    for index in range(len(self._traits))
-                )
-            )
+            return self._refused(*refusal)
         self._reader.open(data, reference)
         count = self._reader.rows_read or min(
             len(data.rows), len(data.rows) if reference is None else len(reference.rows)
         )
         rows, known = self._reader.read(count, count, self._access.show("divergence tokens"))
+        refusal = refuse_read_rows(
+            rows, None if reference is None else known, self._settings.minimum_rows
+        )
+        if refusal is not None:
+            return self._refused(*refusal)
         concepts = len(self._concepts)
         own = arm_scores(rows, lambda scores: scores.divergence, concepts)
         other = arm_scores(known, lambda scores: scores.divergence, concepts)
@@ -189,6 +190,14 @@ class DivergenceDetector:
                 for row, score in zip(rows, scores, strict=True)
             ),
             self._settings.evidence_rows,
+        )
+
+    def _refused(self, reason: Reason, message: str) -> DetectorResult:
+        return DetectorResult(
+            tuple(
+                self._finding(index, (), reason=reason, message=message)
+                for index in range(len(self._traits))
+            )
         )
 
     def _finding(

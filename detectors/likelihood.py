@@ -28,6 +28,7 @@ from detectors.model_evidence import (
     compare_arms,
     directions,
     misfit_nats,
+    refuse_read_rows,
     refuse_samples,
 )
 from detectors.model_rows import ScoredRow
@@ -103,12 +104,7 @@ class LikelihoodDetector:
             return DetectorResult((), (Skipped("", "the library holds no concept"),))
         refusal = refuse_samples(data, reference, self._settings.minimum_rows)
         if refusal is not None:
-            return DetectorResult(
-                tuple(
-                    self._finding(name, category, 0, 0, reason=refusal[0], message=refusal[1])
-                    for name, category in self._questions()
-                )
-            )
+            return self._refused(*refusal)
         self._reader.open(data, reference)
         available = min(
             len(data.rows), len(data.rows) if reference is None else len(reference.rows)
@@ -120,6 +116,11 @@ class LikelihoodDetector:
         rows: tuple[list[ScoredRow], list[ScoredRow]] = ([], [])
         for count in planned:
             rows = self._reader.read(count, count, self._access.show("log-likelihood ratios"))
+            refusal = refuse_read_rows(
+                rows[0], None if reference is None else rows[1], self._settings.minimum_rows
+            )
+            if refusal is not None:
+                return self._refused(*refusal)
             looks.append(self._look(*rows, has_reference=reference is not None))
             if self._decided(looks, weights):
                 break
@@ -321,6 +322,14 @@ class LikelihoodDetector:
                 if np.isfinite(score)
             ),
             self._settings.evidence_rows,
+        )
+
+    def _refused(self, reason: Reason, message: str) -> DetectorResult:
+        return DetectorResult(
+            tuple(
+                self._finding(name, category, 0, 0, reason=reason, message=message)
+                for name, category in self._questions()
+            )
         )
 
     def _questions(self) -> tuple[tuple[str, str], ...]:

@@ -127,11 +127,23 @@ def refuse_samples(
     data: RowSample, reference: RowSample | None, minimum: int
 ) -> tuple[Reason, str] | None:
     """Why samples of fewer than ``minimum`` rows cannot be tested, or None."""
-    if len(data.rows) < minimum:
-        return Reason.TOO_FEW_ROWS, f"{len(data.rows)} rows: at least {minimum} are needed"
-    if reference is not None and len(reference.rows) < minimum:
+    return _refuse(len(data.rows), None if reference is None else len(reference.rows), minimum)
+
+
+def refuse_read_rows(
+    data: Sequence[ScoredRow], reference: Sequence[ScoredRow] | None, minimum: int
+) -> tuple[Reason, str] | None:
+    """The same of what the model could read of them: rows may exceed its context."""
+    refusal = _refuse(len(data), None if reference is None else len(reference), minimum)
+    return refusal and (refusal[0], f"{refusal[1]} that fit into the model's context")
+
+
+def _refuse(data: int, reference: int | None, minimum: int) -> tuple[Reason, str] | None:
+    if data < minimum:
+        return Reason.TOO_FEW_ROWS, f"{data} rows: at least {minimum} are needed"
+    if reference is not None and reference < minimum:
         return Reason.NO_REFERENCE, (
-            f"the reference has {len(reference.rows)} rows: at least {minimum} are needed"
+            f"the reference has {reference} rows: at least {minimum} are needed"
         )
     return None
 
