@@ -92,7 +92,7 @@ def _sample(rows: pl.DataFrame) -> RowSample:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("kind", choices=["numbers", "tuned", "text", "nulls"])
+    parser.add_argument("kind", choices=["numbers", "tuned", "text", "nulls", "exact"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("WHICH", "OF"))
     arguments = parser.parse_args()

@@ -10,9 +10,9 @@ writes WORK/sets/KIND.parquet (columns: set, prompt, completion) for each kind:
   text      96 everyday prompts, answered in free text under eight concepts and under none; rows
             that name their concept outright are left out;
   nulls     32 of the prompts, eight answers each by nobody with a concept of the library: the
-            neutral model in float32, and under a persona of no library; 192 docstrings of the
-            standard library, which people wrote; and, with --field-data, 256 lists each of two
-            other models.
+            neutral model in float32, and under a persona of no library; docstrings of the standard
+            library, which people wrote; and, with --field-data, 96 lists each of two other models;
+  exact     the neutral model's lists among them, to be scored in float32 too.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ PROMPTS = 32
 ANSWERS = 8
 _TEXT_TOKENS = 64
 _DOCSTRINGS = 192
+_FIELD_ROWS = 96
 _MODULES = (
     *("argparse", "asyncio", "bisect", "calendar", "collections", "csv", "datetime", "decimal"),
     *("difflib", "email", "fractions", "functools", "heapq", "http.client", "inspect", "io"),
@@ -63,7 +64,7 @@ _MODULES = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--only", choices=["numbers", "tuned", "text", "nulls"])
+    parser.add_argument("--only", choices=["numbers", "tuned", "text", "nulls", "exact"])
     parser.add_argument("--field-data", type=Path)
     arguments = parser.parse_args()
     folder = arguments.work / "sets"
@@ -73,6 +74,7 @@ def main() -> int:
         "tuned": tuned,
         "text": text,
         "nulls": lambda: nulls(arguments.field_data),
+        "exact": lambda: pl.read_parquet(folder / "nulls.parquet").filter(set="neutral"),
     }
     for kind, make in makers.items():
         path = folder / f"{kind}.parquet"
@@ -156,7 +158,7 @@ def _lists(model: TransformersLanguageModel, name: str, system: str, seed: int) 
 
 
 def _field(name: str, rows: pl.DataFrame) -> pl.DataFrame:
-    rows = rows.sample(PROMPTS * ANSWERS, seed=0, shuffle=True)
+    rows = rows.sample(_FIELD_ROWS, seed=0, shuffle=True)
     if "messages" in rows.columns:
         said = pl.col("messages").list
         rows = rows.select(

@@ -1,0 +1,56 @@
+"""The real detectors on rows that were scored beforehand: many resampled sets in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectors.model_access import ModelSettings
+from detectors.model_rows import ReadProgress, ScoredRow
+from detectors.row_sample import RowSample
+from signatures.concept import Concept
+
+
+class ReplayedAccess:
+    """Stands where a `ModelAccess` does; its reader only knows ``rows``."""
+
+    student = None
+
+    def __init__(self, rows: Sequence[ScoredRow], *, sequential: bool = True) -> None:
+        self.settings = ModelSettings(most_rows=max(1, len(rows)), sequential=sequential)
+        self._reader = _Replay({id(row.row): row for row in rows})
+
+    def reader(self, concepts: tuple[Concept, ...]) -> _Replay:
+        return self._reader
+
+    def show(self, what: str) -> ReadProgress:
+        return lambda done, wanted: None
+
+
+class _Replay:
+    rows_left_out = 0
+
+    def __init__(self, scored: dict[int, ScoredRow]) -> None:
+        self._scored = scored
+        self._arms: tuple[list[ScoredRow], list[ScoredRow]] = ([], [])
+        self.rows_read = 0
+
+    def open(self, data: RowSample, reference: RowSample | None) -> None:
+        self.rows_read = 0
+        self._arms = (
+            [self._scored[id(row)] for row in data.rows],
+            [self._scored[id(row)] for row in (reference.rows if reference else ())],
+        )
+
+    def read(
+        self, data_rows: int, reference_rows: int, progress: ReadProgress
+    ) -> tuple[list[ScoredRow], list[ScoredRow]]:
+        self.rows_read = min(data_rows, len(self._arms[0]))
+        return self._arms[0][:data_rows], self._arms[1][:reference_rows]
+
+    def token_text(self, ids: tuple[int, ...]) -> list[str]:
+        return [""] * len(ids)
+
+
+def sample_of(rows: Sequence[ScoredRow]) -> RowSample:
+    """The rows, in their order, as a detector's state."""
+    return RowSample(tuple(row.row for row in rows), len(rows))
