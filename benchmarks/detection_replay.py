@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.condition_scores import ConditionScores, FunctionScore
 from detectors.model_access import ModelSettings
 from detectors.model_rows import ReadProgress, ScoredRow
 from detectors.row_sample import RowSample
@@ -49,6 +54,27 @@ class _Replay:
 
     def token_text(self, ids: tuple[int, ...]) -> list[str]:
         return [""] * len(ids)
+
+
+def without_concept(rows: Sequence[ScoredRow], column: int) -> list[ScoredRow]:
+    """The rows as a library without the concept at ``column`` would have scored them."""
+    return [replace(row, scores=_without(row.scores, column)) for row in rows]
+
+
+def _without(scores: ConditionScores, column: int) -> ConditionScores:
+    kept = [index for index in range(len(scores.log_martingale_nats)) if index != column]
+    both = np.ix_(kept, kept)
+    return replace(
+        scores,
+        likelihood=_part(scores.likelihood, kept, both),
+        divergence=_part(scores.divergence, kept, both),
+        log_martingale_nats=scores.log_martingale_nats[kept],
+        preferred=scores.preferred[[0, *(index + 1 for index in kept)]],
+    )
+
+
+def _part(function: FunctionScore, kept: list[int], both: tuple[NDArray[np.intp], ...]):
+    return FunctionScore(function.score[kept], function.predicted[both], function.covariance[both])
 
 
 def sample_of(rows: Sequence[ScoredRow]) -> RowSample:

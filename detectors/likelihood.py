@@ -9,25 +9,22 @@ reading stops when the answers are decided.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
-from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
+from detectors.concept_tests import MINIMUM_NULL_CONCEPTS
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
 from detectors.evidence import keep_top
 from detectors.finding import EvidenceRow, Family, Finding, Reason, Severity, Verdict
+from detectors.look import Look, take_look
 from detectors.model_access import ModelAccess
 from detectors.model_evidence import (
     MISFIT_NATS,
     ArmScores,
     Directions,
     arm_scores,
-    compare_arms,
     directions,
-    misfit_nats,
     refuse_read_rows,
     refuse_samples,
 )
@@ -39,18 +36,6 @@ from signatures.library import SignatureLibrary
 
 ANY_PERSONA = "any persona"
 """The pseudo-concept of what every persona does to the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one look at the rows read so far says. ``p_any`` is of "some persona"."""
-
-    rows: int
-    tests: dict[str, ConceptTest]
-    any_share: float
-    any_error: float
-    p_any: float
-    misfit_nats: float
 
 
 class LikelihoodDetector:
@@ -121,32 +106,18 @@ class LikelihoodDetector:
             )
             if refusal is not None:
                 return self._refused(*refusal)
-            looks.append(self._look(*rows, has_reference=reference is not None))
+            looks.append(
+                take_look(
+                    rows[0],
+                    None if reference is None else rows[1],
+                    self._concepts,
+                    len(self._traits),
+                    self._settings,
+                )
+            )
             if self._decided(looks, weights):
                 break
         return DetectorResult(self._findings(looks, weights, rows, data, reference is not None))
-
-    # -- one look --------------------------------------------------------------------------
-
-    def _look(
-        self, data: Sequence[ScoredRow], reference: Sequence[ScoredRow], *, has_reference: bool
-    ) -> Look:
-        count = len(self._concepts)
-        own = arm_scores(data, lambda scores: scores.likelihood, count)
-        other = arm_scores(reference, lambda scores: scores.likelihood, count)
-        baseline = other if has_reference else None
-        along = directions(own.predicted, own.covariance)
-        which = compare_arms(own, baseline, along.which)
-        tests = test_concepts(
-            which, {c.name: i for i, c in enumerate(self._traits)}, self._settings
-        )
-        persona = compare_arms(own, baseline, along.persona[:, None])
-        share, error = float(persona.difference[0]), float(persona.standard_error[0])
-        if has_reference or not self._access.settings.sequential:
-            p_any = float(stats.t.sf(persona.z[0], persona.degrees_of_freedom[0]))
-        else:
-            p_any = float(np.exp(-max(0.0, any_persona_log_martingale(data).max(initial=0.0))))
-        return Look(len(data), tests, share, error, p_any, misfit_nats(data))
 
     def _decided(self, looks: Sequence[Look], weights: Matrix) -> bool:
         """Whether reading on would change no answer: a concept stands out, or none could."""
@@ -155,8 +126,10 @@ class LikelihoodDetector:
         if min(p_values.values(), default=1.0) <= strictest:
             return True
         wanted = self._settings.teacher_share_of_interest
-        last = looks[-1].tests.values()
-        return all(test.smallest_detectable_effect <= wanted for test in last)
+        last = looks[-1]
+        return last.any_smallest <= wanted and all(
+            last.smallest(name, wanted) <= wanted for name in last.tests
+        )
 
     def _p_values(self, looks: Sequence[Look], weights: Matrix) -> dict[str, float]:
         """p over all looks so far: Bonferroni, each look with its share of the error."""
@@ -167,8 +140,6 @@ class LikelihoodDetector:
             if np.isfinite(p_values[-1]):
                 result[name] = float(min(1.0, np.nanmin(paid)))
         return result
-
-    # -- findings --------------------------------------------------------------------------
 
     def _findings(
         self,
@@ -221,7 +192,8 @@ class LikelihoodDetector:
                 message=f"only {test.null.degrees_of_freedom} independent decoys or other "
                 f"concepts: at least {MINIMUM_NULL_CONCEPTS} are needed to calibrate",
             )
-        smallest = test.smallest_detectable_effect
+        smallest = look.smallest(concept.name, self._settings.teacher_share_of_interest)
+        ruled_out = smallest < test.smallest_detectable_effect
         return self._finding(
             concept.name,
             concept.category,
@@ -237,7 +209,12 @@ class LikelihoodDetector:
             effect_high=test.effect_high,
             smallest_detectable_effect=smallest,
             evidence=self._evidence(rows, row_scores(own, rows, along.which[:, index])),
-            notes=(reading, *self._misfit_note(look), *test.notes),
+            notes=(
+                reading,
+                *(("its rows would have shown as some persona's, and none shows",) * ruled_out),
+                *self._misfit_note(look),
+                *test.notes,
+            ),
         )
 
     def _of_any_persona(
@@ -271,10 +248,7 @@ class LikelihoodDetector:
         else:
             p_value = last.p_any  # a martingale's supremum pays for every look already
         half_width = 1.96 * last.any_error
-        smallest = last.any_error * float(
-            stats.norm.ppf(1.0 - self._settings.false_discovery_rate)
-            + stats.norm.ppf(self._settings.power)
-        )
+        smallest = last.any_smallest
         return self._finding(
             ANY_PERSONA,
             "persona",
@@ -291,8 +265,17 @@ class LikelihoodDetector:
             effect_high=last.any_share + half_width,
             smallest_detectable_effect=smallest,
             evidence=self._evidence(rows, row_scores(own, rows, along.persona)),
-            notes=(reading, *self._misfit_note(last)),
+            notes=(reading, *self._decided_note(rows, has_reference), *self._misfit_note(last)),
         )
+
+    def _decided_note(self, rows: Sequence[ScoredRow], has_reference: bool) -> tuple[str, ...]:
+        if has_reference:
+            return ()
+        limit = float(np.log(1 / self._settings.false_discovery_rate))
+        crossed = np.flatnonzero(any_persona_log_martingale(rows) >= limit)
+        if not len(crossed):
+            return ()
+        return (f"an e-value of {np.exp(limit):.0f} was reached after {crossed[0] + 1:,} rows",)
 
     def _reason(self, smallest: float, look: Look) -> Reason | None:
         """Why a test that is not significant may not say "not detected"."""

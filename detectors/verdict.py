@@ -15,6 +15,11 @@ _RATE_SHARE = {Family.WHICH_CONCEPT: 0.9, Family.ANY_PERSONA: 0.1}
 """Naming a concept is the harder question, and gets nearly all of the false discovery rate."""
 
 
+def family_rate(family: Family, false_discovery_rate: float) -> float:
+    """The part of the rate that the findings of ``family`` have where there are others too."""
+    return _RATE_SHARE[family] * false_discovery_rate
+
+
 def settle(findings: Sequence[Finding], false_discovery_rate: float) -> tuple[Finding, ...]:
     """Fill in q-values, and with them the verdicts, in the order given.
 
