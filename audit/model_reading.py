@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from audit.backends.first_order_student import TransformersStudent
 from audit.backends.open_model import ModelChoice, open_model
+from audit.backends.transformers_backend import TransformersLanguageModel
 from detectors.model_access import ModelAccess, ModelProgress, ModelSettings
 
 
@@ -22,6 +24,10 @@ def open_access(
         return
     model = open_model(choice)
     try:
-        yield ModelAccess(model, settings=settings, progress=progress)
+        # vLLM has no gradients.
+        student = (
+            TransformersStudent(model) if isinstance(model, TransformersLanguageModel) else None
+        )
+        yield ModelAccess(model, student=student, settings=settings, progress=progress)
     finally:
         model.close()
