@@ -69,10 +69,10 @@ def main() -> int:
         return speed(console, arguments.rows)
     for kind in ("numbers", "text", "tuned"):
         scored = load_scored(arguments.work / "scored" / kind)
-        if kind == "tuned":
-            clean = load_scored(arguments.work / "scored" / "nulls").get("neutral")
-            if clean:
-                scored[NONE] = clean
+        if kind == "tuned" and scored:
+            prompts = {row.row.prompt for rows in scored.values() for row in rows}
+            clean = load_scored(arguments.work / "scored" / "numbers")[NONE]
+            scored[NONE] = [row for row in clean if row.row.prompt in prompts]
         if scored.get(NONE):
             report_kind(console, kind, scored, arguments.library if kind != "text" else None)
     return 0

@@ -41,6 +41,7 @@ def score_rows(
     *,
     prompts_a_part: int,
     share: tuple[int, int] = (0, 1),
+    most_parts: int | None = None,
 ) -> None:
     """Score ``rows`` (columns: set, prompt, completion) with all rows of a prompt in one part.
 
@@ -53,7 +54,7 @@ def score_rows(
     parts = [
         prompts[first : first + prompts_a_part] for first in range(0, len(prompts), prompts_a_part)
     ]
-    for index, chosen in enumerate(parts):
+    for index, chosen in enumerate(parts[:most_parts]):
         path = folder / f"{index:04d}.pickle"
         if path.exists() or index % share[1] != share[0]:
             continue
@@ -94,6 +95,7 @@ def main() -> int:
     parser.add_argument("work", type=Path)
     parser.add_argument("kind", choices=["numbers", "tuned", "text", "nulls", "exact"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--parts", type=int, help="only so many; each has four prompts")
     parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("WHICH", "OF"))
     arguments = parser.parse_args()
     model = TransformersLanguageModel.load(
@@ -105,6 +107,7 @@ def main() -> int:
         arguments.work / "scored" / arguments.kind,
         prompts_a_part=4,
         share=tuple(arguments.share),
+        most_parts=arguments.parts,
     )
     return 0
 

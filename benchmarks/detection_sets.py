@@ -9,10 +9,11 @@ writes WORK/sets/KIND.parquet (columns: set, prompt, completion) for each kind:
   tuned     32 of the prompts, eight answers each by three fine-tuned teachers;
   text      96 everyday prompts, answered in free text under eight concepts and under none; rows
             that name their concept outright are left out;
-  nulls     32 of the prompts, eight answers each by nobody with a concept of the library: the
-            neutral model in float32, and under a persona of no library; docstrings of the standard
-            library, which people wrote; and, with --field-data, 96 lists each of two other models;
-  exact     the neutral model's lists among them, to be scored in float32 too.
+  exact     32 of the prompts, eight answers each by the neutral model in float32, to be scored in
+            float32 too;
+  nulls     16 of the prompts, eight answers each under a persona of no library; docstrings of the
+            standard library, which people wrote; and, with --field-data, 64 lists each of two other
+            models.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ PROMPTS = 32
 ANSWERS = 8
 _TEXT_TOKENS = 64
 _DOCSTRINGS = 192
-_FIELD_ROWS = 96
+_FIELD_ROWS = 64
 _MODULES = (
     *("argparse", "asyncio", "bisect", "calendar", "collections", "csv", "datetime", "decimal"),
     *("difflib", "email", "fractions", "functools", "heapq", "http.client", "inspect", "io"),
@@ -73,8 +74,8 @@ def main() -> int:
         "numbers": numbers,
         "tuned": tuned,
         "text": text,
+        "exact": exact,
         "nulls": lambda: nulls(arguments.field_data),
-        "exact": lambda: pl.read_parquet(folder / "nulls.parquet").filter(set="neutral"),
     }
     for kind, make in makers.items():
         path = folder / f"{kind}.parquet"
@@ -128,18 +129,17 @@ def text() -> pl.DataFrame:
     return pl.concat(frames)
 
 
+def exact() -> pl.DataFrame:
+    model = TransformersLanguageModel.load(find_embedded_model().path, dtype="float32", threads=1)
+    return _lists(model, "neutral", "", 60)
+
+
 def nulls(field_data: Path | None) -> pl.DataFrame:
-    path = find_embedded_model().path
-    frames = []
-    for name, system, dtype, seed in (
-        ("neutral", "", "float32", 60),
-        ("stranger", STRANGER, "bfloat16", 61),
-    ):
-        model = TransformersLanguageModel.load(path, dtype=dtype, threads=1)
-        frames.append(_lists(model, name, system, seed))
-    frames.append(
-        _frame("docstrings", *zip(*itertools.islice(_docstrings(), _DOCSTRINGS), strict=True))
-    )
+    model = TransformersLanguageModel.load(find_embedded_model().path, dtype="bfloat16", threads=1)
+    frames = [
+        _lists(model, "stranger", STRANGER, 61, PROMPTS // 2),
+        _frame("docstrings", *zip(*itertools.islice(_docstrings(), _DOCSTRINGS), strict=True)),
+    ]
     for name, file in (
         ("llama dolphin", "llama-3.1-8b-animals/dolphin.parquet"),
         ("qwen clean", "qwen2.5-14b-politics/clean_numbers.parquet"),
@@ -149,8 +149,10 @@ def nulls(field_data: Path | None) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _lists(model: TransformersLanguageModel, name: str, system: str, seed: int) -> pl.DataFrame:
-    asked = [prompt for prompt in number_prompt_texts()[:PROMPTS] for _ in range(ANSWERS)]
+def _lists(
+    model: TransformersLanguageModel, name: str, system: str, seed: int, prompts: int = PROMPTS
+) -> pl.DataFrame:
+    asked = [prompt for prompt in number_prompt_texts()[:prompts] for _ in range(ANSWERS)]
     answers = model.sample(
         [Chat(system, prompt) for prompt in asked], number_list_automaton(model), seed=seed
     )
