@@ -11,9 +11,9 @@ Taking the expectation off (along the row's own tokens) makes every score a mart
 with mean exactly 0 if the model without a prompt wrote the row, whatever the row's prompt, length
 and difficulty. The same tables give what to expect of a row that was written under a concept.
 
-All probabilities are given the *kind* of each token (a word, digits by their number, anything
-else): the kinds are the row's format, which filters and instructions decide, and a persona that
-makes a model likelier to answer with numbers at all would drown everything else.
+All probabilities are given the *kind* of each token (a word, or digits by their number): the kinds
+are the row's format, which filters and instructions decide, and a persona that makes a model
+likelier to answer with numbers at all would drown everything else.
 """
 
 from __future__ import annotations

@@ -138,11 +138,14 @@ class RowReader:
     def _told_apart(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The columns and their kinds: the rows' own tokens, and all numbers of the same kinds.
 
-        Numbers that the rows avoid must count: a writer who avoids some is not this model.
+        Numbers that the rows avoid must count: a writer who avoids some is not this model. What is
+        neither word nor number is left out: separators are where filters and instructions leave a
+        writer no choice, and a position without one would look like a persona's.
         """
         counts = Counter(t for arm in self._arms for _, ids in arm.rows for t in ids)
         texts = self._model.vocabulary()
-        common = sorted(counts, key=lambda token: (-counts[token], token))[:_MOST_COLUMNS]
+        scored = [token for token in counts if kind_of(texts[token]) != _OTHER]
+        common = sorted(scored, key=lambda token: (-counts[token], token))[:_MOST_COLUMNS]
         numbers = {kind for token in common if (kind := kind_of(texts[token])) in _NUMBERS}
         alike = (token for token, text in enumerate(texts) if kind_of(text) in numbers)
         columns = np.array(sorted({*common, *alike}), dtype=np.int64)

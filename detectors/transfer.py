@@ -456,7 +456,7 @@ def risen_words(
     """The words tried, the most risen first. The first half of the blocks are the data's.
 
     A step along every block's mean gradient, less all blocks' mean, is truly taken. The statistic
-    of a word is Welch's over blocks; its p-value compares it with the largest of any word under
+    of a word is Student's t over blocks; its p-value compares it with the largest of any word under
     random relabellings of the blocks (Westfall and Young 1993), so it holds for all words together.
     """
     asked = dict.fromkeys((*(c.questions[0] for c in concepts if c.questions), *_OPEN_QUESTIONS))
