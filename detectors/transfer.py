@@ -33,9 +33,12 @@ from signatures.vocabulary import word_token_ids
 ANY_PERSONA = str(Family.ANY_PERSONA)
 """The pseudo-concept of what moves all concepts alike."""
 
-EFFECT_OF_INTEREST_SD = 0.15
-"""In standard deviations of one row's score. On rows that nothing here was chosen on, a fine-tuned
-teacher's set was measured to show more (docs/evidence.md)."""
+EFFECT_OF_INTEREST_SD = 0.1
+"""Of naming a concept, in standard deviations of one row's score: what a fine-tuned teacher's set
+was measured to show on rows that nothing here was chosen on, 0.09 to 0.12 (docs/evidence.md)."""
+
+PERSONA_EFFECT_OF_INTEREST_SD = 0.25
+"""Of moving all concepts alike: half of what that set was measured to show, 0.51 to 0.54."""
 
 _STATEMENT_HALF = 0
 """The bundled signatures' half; teachers to test with are taught the other one."""
@@ -233,8 +236,9 @@ class TransferDetector:
         column = scores.names.index(name)
         nats = float(scores.nats[column])
         smallest = test.smallest_detectable_effect
-        low_power = smallest > EFFECT_OF_INTEREST_SD
-        needed = len(data.rows) * (smallest / EFFECT_OF_INTEREST_SD) ** 2
+        wanted = PERSONA_EFFECT_OF_INTEREST_SD if name == ANY_PERSONA else EFFECT_OF_INTEREST_SD
+        low_power = smallest > wanted
+        needed = len(data.rows) * (smallest / wanted) ** 2
         return self._finding(
             name,
             data,
@@ -254,10 +258,7 @@ class TransferDetector:
             notes=(
                 *self._notes(arms),
                 *(
-                    [
-                        f"about {needed:,.0f} rows on each side are needed to see "
-                        f"{EFFECT_OF_INTEREST_SD:g} sd"
-                    ]
+                    [f"about {needed:,.0f} rows on each side are needed to see {wanted:g} sd"]
                     if low_power
                     else []
                 ),
