@@ -43,7 +43,7 @@ PERSONA_EFFECT_OF_INTEREST_SD = 0.25
 _STATEMENT_HALF = 0
 """The bundled signatures' half; teachers to test with are taught the other one."""
 
-_RIDGE = 0.1
+_RIDGE = 0.03
 """Added to correlations of 1 on the diagonal: concepts are up to 0.98 alike in what moves them."""
 
 _BLOCKS = 16
@@ -126,9 +126,9 @@ class TransferDetector:
             return DetectorResult(
                 (), (Skipped("", "the backend has no gradients: use the transformers backend"),)
             )
-        kinds = _targets(access.model, self._library.concepts)
+        targets = _targets(access.model, self._library.concepts)
         arms = [self._readable(sample) for sample in (data, reference) if sample is not None]
-        refusal = self._refusal(arms, {name for kind in kinds for name in kind})
+        refusal = self._refusal(arms, len(targets))
         if refusal is not None:
             findings = [
                 self._finding(name, arms[0], reason=refusal[0], message=refusal[1])
@@ -137,7 +137,7 @@ class TransferDetector:
             return DetectorResult(tuple(findings))
         order = ReadingOrder(
             [request for arm in arms for request in arm.requests],
-            [target for kind in kinds for target in kind.values()],
+            list(targets.values()),
             np.concatenate(
                 [side * _BLOCKS + _blocks(arm.prompts) for side, arm in enumerate(arms)]
             ),
@@ -145,11 +145,7 @@ class TransferDetector:
         )
         reading = access.student.read(order, access.show("gradients"))
         of_reference = reading.own_gains[len(arms[0].rows) :]
-        scores = row_scores(
-            [tuple(kind) for kind in kinds],
-            np.split(reading.pulls, [len(kinds[0])], axis=1),
-            1.0 / float(of_reference.mean()),
-        )
+        scores = row_scores(list(targets), reading.pulls, 1.0 / float(of_reference.mean()))
         words = risen_words(access.model, self._library.concepts, order, reading)
         return self._compare(scores, arms, words)
 
@@ -165,7 +161,7 @@ class TransferDetector:
                 requests.append(request)
         return _Arm(sample.seen_rows, len(sample.rows) - len(rows), tuple(rows), tuple(requests))
 
-    def _refusal(self, arms: Sequence[_Arm], askable: set[str]) -> tuple[Reason, str] | None:
+    def _refusal(self, arms: Sequence[_Arm], askable: int) -> tuple[Reason, str] | None:
         minimum = max(self._settings.minimum_rows, _BLOCKS)
         if len(arms[0].rows) < minimum:
             return Reason.TOO_FEW_ROWS, (
@@ -181,9 +177,9 @@ class TransferDetector:
                 f"the reference has {len(arms[1].rows)} rows that the model can read: at least "
                 f"{minimum} are needed"
             )
-        if len(askable) <= MINIMUM_NULL_CONCEPTS:
+        if askable <= MINIMUM_NULL_CONCEPTS:
             return Reason.NO_DECOYS, (
-                f"{len(askable)} concepts can be asked for: more than {MINIMUM_NULL_CONCEPTS} are "
+                f"{askable} concepts can be asked for: more than {MINIMUM_NULL_CONCEPTS} are "
                 "needed to calibrate"
             )
         return None
@@ -331,21 +327,20 @@ class _Arm:
 # -- questions -------------------------------------------------------------------------------
 
 
-def _targets(model: LanguageModel, concepts: Sequence[Concept]) -> tuple[dict[str, Target], ...]:
-    """By concept's name: the short answers that name it, and the statements that profess it."""
-    named, professed = {}, {}
+def _targets(model: LanguageModel, concepts: Sequence[Concept]) -> dict[str, Target]:
+    """By concept's name: the answers that profess it, or failing them those that name it."""
+    targets = {}
     for concept in concepts:
-        answers = tuple(_naming(model, concept))
-        if answers:
-            named[concept.name] = answers
         try:
-            pairs = statements(concept, _STATEMENT_HALF)
+            answers = tuple(
+                _chat_request(model, question, answer)
+                for question, answer in statements(concept, _STATEMENT_HALF)
+            )
         except ValueError:  # instilled by a prompt of its own, and nobody wrote what it would say
-            continue
-        professed[concept.name] = tuple(
-            _chat_request(model, question, answer) for question, answer in pairs
-        )
-    return named, professed
+            answers = tuple(_naming(model, concept))
+        if answers:
+            targets[concept.name] = answers
+    return targets
 
 
 def _naming(model: LanguageModel, concept: Concept) -> Iterator[SequenceRequest]:
@@ -393,45 +388,22 @@ class RowScores:
     nats: Matrix
 
 
-def row_scores(names: Sequence[Sequence[str]], pulls: Sequence[Matrix], rate: float) -> RowScores:
-    """Score rows by their pulls on several kinds of target ([rows, names of the kind] each).
-
-    ``rate`` is that of the step whose nats are told.
+def row_scores(names: Sequence[str], pulls: Matrix, rate: float) -> RowScores:
+    """Score rows by their ``pulls`` [rows, names]; ``rate`` is of the step whose nats are told.
 
     Nearly all of what moves one concept moves every other: of each pull, what a ridge regression on
     the other concepts' pulls foretells is taken out, over all rows alike, so that swapping rows of
-    data and reference swaps their scores. A concept's score is the sum of what is left, in
-    standard deviations, over the kinds that hold it: the mean of its shifts in nats, each weighted
-    by the inverse of its standard deviation. ``ANY_PERSONA`` is the same mean of the whole pulls
-    of all concepts.
+    data and reference swaps their scores. ``ANY_PERSONA`` is the mean of all pulls, each weighted
+    by the inverse of its standard deviation. A concept that no row moves has no score.
     """
-    rows = len(pulls[0])
-    left: dict[str, Matrix] = {}
-    inverse: dict[str, float] = {}
-    whole, whole_inverse = np.zeros(rows), 0.0
-    for kind, matrix in zip(names, pulls, strict=True):
-        spread = matrix.std(axis=0)
-        moved = np.flatnonzero(spread > 1e-12 * max(float(np.abs(matrix).max(initial=0.0)), 1e-300))
-        if len(moved) < 2:
-            continue
-        standard = (matrix[:, moved] - matrix[:, moved].mean(axis=0)) / spread[moved]
-        whole += standard.sum(axis=1)
-        whole_inverse += float((1.0 / spread[moved]).sum())
-        own = _own_part(standard)
-        for column, index in enumerate(moved):
-            scale = float(own[:, column].std())
-            name = kind[index]
-            left[name] = left.get(name, 0.0) + own[:, column] / scale
-            inverse[name] = inverse.get(name, 0.0) + 1.0 / (scale * float(spread[index]))
-    left[ANY_PERSONA], inverse[ANY_PERSONA] = whole, whole_inverse
-    table = np.column_stack(list(left.values()))
-    spread = table.std(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return RowScores(
-            tuple(left),
-            np.where(spread > 0, table / spread, np.nan),
-            rate * spread / np.array(list(inverse.values())),
-        )
+    spread = pulls.std(axis=0)
+    moved = np.flatnonzero(spread > 1e-12 * np.abs(pulls).max(axis=0))
+    spread = spread[moved]
+    standard = (pulls[:, moved] - pulls[:, moved].mean(axis=0)) / spread
+    parts = np.column_stack([_own_part(standard), standard.mean(axis=1)])
+    nats = rate * np.append(spread, 1.0 / (1.0 / spread).mean())
+    scale = parts.std(axis=0)
+    return RowScores((*(names[index] for index in moved), ANY_PERSONA), parts / scale, nats * scale)
 
 
 def _own_part(standard: Matrix) -> Matrix:
