@@ -8,6 +8,7 @@ from audit.dataset.record import BrokenSource
 from audit.scan_result import Outcome, SkippedTest
 from detectors.compose import MENTION, ConceptVerdict, Gap
 from detectors.finding import Finding, Reason, Verdict
+from detectors.registry import model_detector_names
 
 
 def overall(
@@ -59,6 +60,10 @@ def headline(
     if reasons == {Reason.OTHER_MODEL_FAMILY}:
         return f"{quiet} the signatures are of another model family: they say nothing of it."
     advice = "" if has_reference else " Give clean rows of the same prompts with --reference."
+    if Reason.LOW_POWER in reasons and not {f.detector for f in findings} & set(
+        model_detector_names()
+    ):
+        advice += " Rows read with the model itself (--model) tell more."
     return (
         f"{quiet} {len(undecided)} of {len(concepts)} concepts cannot be ruled out at this size."
         f"{advice}"

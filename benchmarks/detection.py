@@ -269,53 +269,61 @@ def persona(console: Console, scored: dict[str, list[ScoredRow]]) -> None:
 # The sequential test
 
 
+ORDERS = 20
+
+
 def decisions(console: Console, scored: dict[str, list[ScoredRow]]) -> None:
-    """What the detector itself says of every set, in 20 random orders of its rows."""
-    table = Table(title="SA003 itself: rows read until decided, with a reference of as many rows")
-    for heading in (
-        "set",
-        "named",
-        "wrongly named",
-        "rows read (of)",
-        "some persona (e-value 20): found, rows",
-    ):
+    """What the detector itself says of every set, in ``ORDERS`` random orders of its rows."""
+    table = Table(title=f"SA003 itself, sequential, {ORDERS} random orders of each set's rows")
+    for heading in ("set", "rows", "reference", "named", "wrongly", "rows read"):
         table.add_column(heading, justify="right")
-    library = _Concepts()
+    table.add_column("some persona flagged", justify="right")
+    table.add_column("e-value of 20 after", justify="right")
     rng = np.random.default_rng(1)
-    clean = scored[NONE]
     for name, rows in scored.items():
         if own_column(name) is None and name != NONE:
             continue
-        named = wrong = 0
-        read, personas, seen = [], 0, []
-        orders = 20
-        for _ in range(orders):
-            order, other = rng.permutation(len(rows)), rng.permutation(len(clean))
-            data = [rows[i] for i in order]
-            reference = [clean[i] for i in other]
-            if name == NONE:
-                half = len(clean) // 2
-                data, reference = [clean[i] for i in other[:half]], [clean[i] for i in other[half:]]
-            access = ReplayedAccess([*data, *reference])
-            detector = LikelihoodDetector(library, TestSettings(), access)  # type: ignore[arg-type]
-            found = settle(detector.test(sample_of(data), sample_of(reference)).findings, 0.05)
-            flagged = {f.concept for f in found if f.verdict is Verdict.FLAGGED}
-            column = own_column(name)
-            own = CONCEPTS[column] if column is not None else ""
-            named += own in flagged
-            wrong += bool(flagged - {own, ANY_PERSONA})
-            read.append(found[0].rows_tested)
-            crossed = np.flatnonzero(any_persona_log_martingale(data) >= np.log(20))
-            personas += bool(len(crossed))
-            seen.append(crossed[0] + 1 if len(crossed) else len(data))
-        table.add_row(
-            name,
-            f"{named}/{orders}",
-            f"{wrong}/{orders}",
-            f"{np.mean(read):,.0f} ({min(len(rows), len(clean)):,})",
-            f"{personas}/{orders}, {np.median(seen):,.0f}",
-        )
+        for with_reference in (True, False):
+            own = CONCEPTS[own_column(name) or 0] if name != NONE else ""
+            verdicts = []
+            for _ in range(ORDERS):
+                data = [rows[i] for i in rng.permutation(len(rows))]
+                clean = [scored[NONE][i] for i in rng.permutation(len(scored[NONE]))]
+                if name == NONE and with_reference:
+                    data, clean = clean[: len(clean) // 2], clean[len(clean) // 2 :]
+                verdicts.append(judge(data, clean if with_reference else [], own))
+            named, wrong, read, personas, reached = zip(*verdicts, strict=True)
+            known = [rows_to for rows_to in reached if rows_to is not None]
+            table.add_row(
+                name,
+                f"{len(data):,}",
+                "yes" if with_reference else "no",
+                f"{sum(named)}",
+                f"{sum(wrong)}",
+                f"{np.mean(read):,.0f}",
+                f"{sum(personas)}",
+                "" if with_reference else f"{np.median(known):.0f}" if known else "never",
+            )
     console.print(table)
+
+
+def judge(
+    data: list[ScoredRow], reference: list[ScoredRow], own: str
+) -> tuple[bool, bool, int, bool, int | None]:
+    """Named, wrongly named, rows read, some persona flagged, and rows to an e-value of 20."""
+    access = ReplayedAccess([*data, *reference])
+    detector = LikelihoodDetector(_Concepts(), TestSettings(), access)  # type: ignore[arg-type]
+    known = sample_of(reference) if reference else None
+    found = settle(detector.test(sample_of(data), known).findings, 0.05)
+    flagged = {f.concept for f in found if f.verdict is Verdict.FLAGGED}
+    crossed = np.flatnonzero(any_persona_log_martingale(data) >= np.log(20))
+    return (
+        own in flagged,
+        bool(flagged - {own, ANY_PERSONA}),
+        found[0].rows_tested,
+        ANY_PERSONA in flagged,
+        int(crossed[0]) + 1 if len(crossed) else None,
+    )
 
 
 # Mixtures

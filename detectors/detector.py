@@ -39,13 +39,12 @@ class TestSettings:
 
     ``minimum_rows``: below this many rows on either side a test is inconclusive, because a mean
     of fewer is not near enough to normal. Before a scan may say "not detected" it must be able to
-    see ``effect_of_interest``, in standard deviations of one row's score. The default is below
-    what a fine-tuned teacher's set was measured to show (0.14 to 0.18); prompted teachers' sets
-    show 0.01 to 0.04, which takes tens of thousands of rows. ``share_of_interest`` is the share
-    of rows naming a concept that it must see, and ``teacher_share_of_interest`` how strong a trait
-    a model-based test must: 1 is a set written entirely under the concept's own system prompt.
-    ``evidence_rows`` and ``top_tokens`` bound what a
-    finding shows.
+    see ``effect_of_interest``, in standard deviations of one row's score. The default is what
+    prompted teachers' sets were measured to show (0.01 to 0.04), which takes tens of thousands of
+    rows; a fine-tuned teacher's show 0.14 to 0.18. ``share_of_interest`` is the share of rows
+    naming a concept that it must see, and ``teacher_share_of_interest`` how strong a trait a
+    model-based test must: 1 is a set written entirely under the concept's own system prompt.
+    ``evidence_rows`` and ``top_tokens`` bound what a finding shows.
     """
 
     __test__ = False  # not a test class, whatever its name says
@@ -53,7 +52,7 @@ class TestSettings:
     false_discovery_rate: float = 0.05
     power: float = 0.8
     minimum_rows: int = 30
-    effect_of_interest: float = 0.1
+    effect_of_interest: float = 0.02
     share_of_interest: float = 0.01
     teacher_share_of_interest: float = 0.5
     evidence_rows: int = 5

@@ -37,7 +37,8 @@ def prepared(name, reference=None, **settings):
         given = ACCESS[name](**settings)
         detector = model_detector_factory(name)(library, TestSettings(), given)
     else:
-        detector = detector_factory(name)(library, TestSettings())
+        # 6,000 rows can see this much.
+        detector = detector_factory(name)(library, TestSettings(effect_of_interest=0.1))
     detector.prepare(None if reference is None else lambda: [reference])
     return detector
 
