@@ -34,11 +34,11 @@ ANY_PERSONA = str(Family.ANY_PERSONA)
 """The pseudo-concept of what moves all concepts alike."""
 
 EFFECT_OF_INTEREST_SD = 0.1
-"""Of naming a concept, in standard deviations of one row's score: what a fine-tuned teacher's set
-was measured to show on rows that nothing here was chosen on, 0.09 to 0.12 (docs/evidence.md)."""
+"""Of naming a concept, in standard deviations of one row's score: below what a fine-tuned teacher's
+set was measured to show on rows that nothing here was chosen on, 0.13 to 0.18."""
 
 PERSONA_EFFECT_OF_INTEREST_SD = 0.25
-"""Of moving all concepts alike: half of what that set was measured to show, 0.51 to 0.54."""
+"""Of moving all concepts alike: about half of what that set was measured to show, 0.44 to 0.48."""
 
 _STATEMENT_HALF = 0
 """The bundled signatures' half; teachers to test with are taught the other one."""
