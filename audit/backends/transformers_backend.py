@@ -274,7 +274,9 @@ class TransformersLanguageModel(ChatEncoder):
         import torch
 
         results: dict[int, NDArray[np.float32]] = {}
-        for group in group_by_prefix([row.tokens for row in rows]):
+        # What is shared ends before the first state that any row wants: it is run only once.
+        heads = [row.tokens[: min(row.wanted, default=len(row.tokens) - 1) + 1] for row in rows]
+        for group in group_by_prefix(heads):
             with torch.inference_mode():
                 prefix = prefix_cache(self.network, rows[group.members[0]].tokens[: group.shared])
                 lengths = [
