@@ -147,6 +147,7 @@ def scan(
         incomplete=bool(broken),
     )
     student = settings.student_family or (None if access is None else access.model.identity.family)
+    ran = {detector.info.name for detector in detectors}
     concepts = compose(judged, skipped, settings.test.false_discovery_rate)
     outcome = overall(data.rows, broken, concepts)
     return ScanResult(
@@ -155,7 +156,7 @@ def scan(
         headline=headline(outcome, data.rows, concepts, judged, skipped, bool(reference)),
         sources=tuple(data.sources),
         reference=tuple(known.sources),
-        baseline=_baseline(library, known),
+        baseline=_baseline(library, known, ran, access),
         rows_scanned=data.rows,
         rows_rejected=data.reject_counts.total(),
         reject_counts=dict(sorted(data.reject_counts.items())),
@@ -166,26 +167,35 @@ def scan(
         concepts=concepts,
         findings=judged,
         skipped=tuple(skipped),
-        limits=(*_unread(inputs, data), *limits(library, student, bool(known.sources), access)),
+        limits=(
+            *_unread(inputs, data),
+            *limits(library, ran, student, bool(known.sources), access),
+        ),
         model=None if access is None else access.model.identity,
         false_discovery_rate=settings.test.false_discovery_rate,
     )
+
+
+def check_detectors(names: Iterable[str], *, has_model: bool) -> None:
+    """Raise ``UsageError`` for a detector that does not exist, or that needs a model."""
+    model_free, model_based = detector_names(), model_detector_names()
+    for name in names:
+        if name in model_based and not has_model:
+            raise UsageError(f"detector {name!r} reads rows with a model: give --model")
+        if name not in model_free and name not in model_based:
+            known = ", ".join((*model_free, *model_based))
+            raise UsageError(f"no detector is called {name!r}; there are: {known}")
 
 
 def _detectors(
     library: SignatureLibrary, settings: ScanSettings, access: ModelAccess | None
 ) -> list[Detector[Any]]:
     model_free, model_based = detector_names(), model_detector_names()
-    chosen = settings.detectors or (
+    chosen = tuple(dict.fromkeys(settings.detectors)) or (
         *(n for n in model_free if n != "frequency" or not is_of_another_model(library, access)),
         *(() if access is None else model_based),
     )
-    for name in chosen:
-        if name in model_based and access is None:
-            raise UsageError(f"detector {name!r} reads rows with a model: give --model")
-        if name not in model_free and name not in model_based:
-            known = ", ".join((*model_free, *model_based))
-            raise UsageError(f"no detector is called {name!r}; there are: {known}")
+    check_detectors(chosen, has_model=access is not None)
     # A concept that k detectors of hidden traits test is judged at about the rate over k: power and
     # early stopping must reckon with it.
     hidden = max(1, len(set(chosen) - {"mention"}))
@@ -245,12 +255,19 @@ def _bounded(
     return tuple(result)
 
 
-def _baseline(library: SignatureLibrary, known: _Reading) -> str:
+def _baseline(
+    library: SignatureLibrary, known: _Reading, ran: set[str], access: ModelAccess | None
+) -> str:
     if known.sources:
         names = [source.source for source in known.sources]
         shown = ", ".join(names) if len(names) <= 3 else f"{len(names)} sources"
         return f"reference rows: {known.rows:,} from {shown}"
-    return f"the neutral distribution of {library.model.name} in the signature library"
+    baselines = []
+    if "frequency" in ran or access is None:
+        baselines.append(f"the neutral distribution of {library.model.name} in the library")
+    if access is not None:
+        baselines.append(f"what {access.model.identity.name} writes without a system prompt")
+    return "; ".join(baselines)
 
 
 def _identity(library: SignatureLibrary, path: str) -> LibraryIdentity:

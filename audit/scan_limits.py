@@ -16,19 +16,20 @@ def is_of_another_model(library: SignatureLibrary, access: ModelAccess | None) -
 
 def limits(
     library: SignatureLibrary,
+    ran: set[str],
     student_family: str | None,
     has_reference: bool,
     access: ModelAccess | None,
 ) -> tuple[str, ...]:
-    """The sentences."""
+    """The sentences; ``ran`` are the names of the detectors that did."""
     traits = ", ".join(concept.name for concept in library.traits())
     sentences = [f"Only these concepts were looked for: {traits}."]
-    if is_of_another_model(library, access):
+    if access is not None and "frequency" not in ran and is_of_another_model(library, access):
         sentences.append(
             f"The signatures are of {library.model.name}, not of the model that read the rows: "
             "token frequencies were not tested (SA002). Build a library of this model for that."
         )
-    else:
+    elif "frequency" in ran:
         sentences += [
             f"The signatures are of {library.model.name} ({library.model.family}): a trait hidden "
             "by a model of another family cannot be seen with them.",

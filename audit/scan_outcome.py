@@ -58,7 +58,7 @@ def headline(
     if reasons == {Gap.NO_HIDDEN_TEST}:
         return f"{quiet} no detector of hidden traits ran."
     if reasons == {Reason.OTHER_MODEL_FAMILY}:
-        return f"{quiet} the signatures are of another model family: they say nothing of it."
+        return f"{quiet} they are of another model family than what they were compared with."
     advice = "" if has_reference else " Give clean rows of the same prompts with --reference."
     if Reason.LOW_POWER in reasons and not {f.detector for f in findings} & set(
         model_detector_names()

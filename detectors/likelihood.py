@@ -9,6 +9,7 @@ reading stops when the answers are decided.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -32,6 +33,7 @@ from detectors.model_rows import ScoredRow
 from detectors.row_sample import RowSample, merge_samples, sample_rows
 from detectors.sequential import any_persona_log_martingale, look_rows, look_weights
 from detectors.statistics import Matrix
+from detectors.verdict import family_rate
 from signatures.library import SignatureLibrary
 
 ANY_PERSONA = "any persona"
@@ -99,7 +101,7 @@ class LikelihoodDetector:
         weights = look_weights(len(planned))
         looks: list[Look] = []
         rows: tuple[list[ScoredRow], list[ScoredRow]] = ([], [])
-        for count in planned:
+        for count, weight in zip(planned, weights, strict=True):
             rows = self._reader.read(count, count, self._access.show("log-likelihood ratios"))
             refusal = refuse_read_rows(
                 rows[0], None if reference is None else rows[1], self._settings.minimum_rows
@@ -112,7 +114,11 @@ class LikelihoodDetector:
                     None if reference is None else rows[1],
                     self._concepts,
                     len(self._traits),
-                    self._settings,
+                    # What a look may spend decides what it can see.
+                    replace(
+                        self._settings,
+                        false_discovery_rate=self._settings.false_discovery_rate * float(weight),
+                    ),
                 )
             )
             if self._decided(looks, weights):
@@ -122,7 +128,8 @@ class LikelihoodDetector:
     def _decided(self, looks: Sequence[Look], weights: Matrix) -> bool:
         """Whether reading on would change no answer: a concept stands out, or none could."""
         p_values = self._p_values(looks, weights)
-        strictest = self._settings.false_discovery_rate / max(1, len(self._traits))
+        rate = family_rate(Family.WHICH_CONCEPT, self._settings.false_discovery_rate)
+        strictest = rate / max(1, len(self._traits))
         if min(p_values.values(), default=1.0) <= strictest:
             return True
         wanted = self._settings.teacher_share_of_interest

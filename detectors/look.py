@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -81,14 +81,15 @@ def take_look(
     else:
         p_any = float(stats.t.sf(persona.z[0], persona.degrees_of_freedom[0]))
     error = float(persona.standard_error[0])
-    rate = family_rate(Family.ANY_PERSONA, settings.false_discovery_rate)
+    any_rate = family_rate(Family.ANY_PERSONA, settings.false_discovery_rate)
+    which_rate = family_rate(Family.WHICH_CONCEPT, settings.false_discovery_rate)
     return Look(
         rows=len(data),
-        tests=test_concepts(which, names, settings),
+        tests=test_concepts(which, names, replace(settings, false_discovery_rate=which_rate)),
         p_any=p_any,
         any_share=float(persona.difference[0]),
         any_error=error,
-        any_smallest=error * float(stats.norm.ppf(1.0 - rate) + stats.norm.ppf(settings.power)),
+        any_smallest=error * float(stats.norm.ppf(1.0 - any_rate) + stats.norm.ppf(settings.power)),
         persona_gain={
             name: float(own.predicted[index] @ along.persona) for name, index in names.items()
         },

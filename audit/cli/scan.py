@@ -12,7 +12,7 @@ from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
 from audit.model_reading import open_access
 from audit.report.formats import FORMATS, format_for_path, write_outputs
-from audit.scan import ScanSettings, scan
+from audit.scan import ScanSettings, check_detectors, scan
 from detectors.detector import TestSettings
 from detectors.finding import Severity
 from detectors.model_access import ModelSettings
@@ -47,7 +47,7 @@ from detectors.model_access import ModelSettings
     "--model-rows",
     default=ModelSettings().most_rows,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(TestSettings().minimum_rows),
     help="The model reads at most this many random rows of the data, and of the reference.",
 )
 @click.option(
@@ -157,6 +157,9 @@ def scan_command(
             teacher_share_of_interest=teacher_share,
         ),
     )
+    # What can be wrong is looked at before a model is loaded.
+    check_detectors(detectors, has_model=model_choice is not None)
+    signatures = open_library(path)
     reading = ModelSettings(most_rows=model_rows, sequential=not read_all, seed=seed)
     from audit.report.progress import scan_progress
 
@@ -166,7 +169,7 @@ def scan_command(
     ):
         result = scan(
             inputs,
-            open_library(path),
+            signatures,
             library_path="bundled" if library is None else str(library),
             reference=reference,
             settings=settings,
