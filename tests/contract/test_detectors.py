@@ -7,6 +7,7 @@ import pytest
 
 from detectors.detector import TestSettings
 from detectors.finding import Finding, Reason, Verdict
+from detectors.model_access import ModelAccess, ModelSettings
 from detectors.registry import (
     detector_factory,
     detector_names,
@@ -15,7 +16,7 @@ from detectors.registry import (
 )
 from detectors.rows import empty_rows
 from detectors.verdict import settle
-from tests import synthetic
+from tests import softmax_student, synthetic
 from tests.model_rows import access, frame_of, known_model
 
 MODEL = known_model(synthetic.library(), strength=1.0)
@@ -23,8 +24,23 @@ MODEL = known_model(synthetic.library(), strength=1.0)
 ACCESS = {
     "likelihood": lambda **settings: access(MODEL, **settings),
     "divergence": lambda **settings: access(MODEL, **settings),
+    "transfer": lambda **settings: softmax_access(**settings),
 }
 """How to make what each model-based detector is given; the settings are those of the reading."""
+
+
+def softmax_access(**settings):
+    model = softmax_student.softmax_model()
+    return ModelAccess(
+        model,
+        student=softmax_student.SoftmaxStudent(model),
+        settings=ModelSettings(**{"most_rows": 1000, **settings}),
+    )
+
+
+def library_of(name):
+    return softmax_student.library() if name == "transfer" else synthetic.library()
+
 
 NAMES = (*detector_names(), *ACCESS)
 every_detector = pytest.mark.parametrize("name", NAMES)
@@ -32,7 +48,7 @@ every_model_based_detector = pytest.mark.parametrize("name", ACCESS)
 
 
 def prepared(name, reference=None, **settings):
-    library = synthetic.library()
+    library = library_of(name)
     if name in ACCESS:
         given = ACCESS[name](**settings)
         detector = model_detector_factory(name)(library, TestSettings(), given)
@@ -45,7 +61,12 @@ def prepared(name, reference=None, **settings):
 
 def rows(name, count: int, seed: int, source: str = "data.jsonl"):
     """Rows that the detector can read: some of a trait, one without text."""
-    if name in ACCESS:
+    if name == "transfer":
+        texts = softmax_student.number_rows(count, seed)
+        texts[::7] = softmax_student.number_rows(
+            len(texts[::7]), seed, softmax_student.taught("owl", 1.0)
+        )
+    elif name in ACCESS:
         texts = frame_of(MODEL, synthetic.library(), "", count, seed)["completion"].to_list()
         trait = frame_of(MODEL, synthetic.library(), "owl", count, seed)["completion"]
         texts[::7] = trait[::7].to_list()
@@ -58,6 +79,8 @@ def rows(name, count: int, seed: int, source: str = "data.jsonl"):
 
 def clean_rows(name, seed: int):
     """Rows without a trait, enough of them for the detector to say so."""
+    if name == "transfer":
+        return synthetic.frame(softmax_student.number_rows(600, seed))
     if name in ACCESS:
         return frame_of(MODEL, synthetic.library(), "", 120, seed)
     return synthetic.frame(synthetic.number_rows(6000, np.random.default_rng(seed)))
@@ -72,8 +95,6 @@ def verdicts_of(findings: tuple[Finding, ...]) -> set[Verdict]:
     return {finding.verdict for finding in settle(findings, 0.05)}
 
 
-# "transfer" is registered before it exists: the line that adds it to ACCESS ends this mark.
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="no access for it here yet: transfer")
 def test_every_registered_detector_is_held_to_this_contract():
     assert (*detector_names(), *model_detector_names()) == NAMES
 
@@ -144,8 +165,9 @@ def test_every_trait_gets_a_finding_or_a_reason(name):
     detector = prepared(name)
     result = detector.test(detector.map(rows(name, 60, 3)), None)
     spoken_of = {f.concept for f in result.findings} | {s.concept for s in result.skipped}
-    assert set(synthetic.TRAITS) <= spoken_of
-    assert not set(synthetic.DECOYS) & spoken_of, "decoys calibrate, they are not reported"
+    assert {concept.name for concept in library_of(name).traits()} <= spoken_of
+    decoys = {concept.name for concept in library_of(name).decoys()}
+    assert not decoys & spoken_of, "decoys calibrate, they are not reported"
 
 
 @every_detector
@@ -159,8 +181,9 @@ def test_too_few_rows_are_inconclusive(name):
 @every_model_based_detector
 @pytest.mark.parametrize("short", ["data", "reference"])
 def test_rows_that_the_model_cannot_read_do_not_count(name, short):
-    """The known model's context holds 400 tokens; 5 rows of 60 fit into it."""
-    long = synthetic.frame(["1" * 600] * 55 + rows(name, 5, 3)["completion"].to_list())
+    """The known models' contexts hold fewer than 600 tokens; 5 rows of 60 fit into them."""
+    text = " 100" if name == "transfer" else "1"
+    long = synthetic.frame([text * 600] * 55 + rows(name, 5, 3)["completion"].to_list())
     data, reference = (long, rows(name, 80, 1)) if short == "data" else (rows(name, 80, 1), long)
     detector = prepared(name, reference, most_tokens=500)
     result = detector.test(detector.map(data), detector.map(reference))

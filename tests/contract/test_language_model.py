@@ -123,6 +123,24 @@ def test_restricted_probabilities_are_those_of_the_choice(
             list(model.restricted_log_probs(requests, np.array(bad, dtype=np.int64)))
 
 
+def test_answers_to_one_prompt_that_begin_alike_are_scored_from_their_first_token(
+    model: LanguageModel, reference: Callable[[TokenIds], NDArray[np.float32]], tolerance: float
+) -> None:
+    prompt = contexts(model)[1]
+    answers = [model.encode(text) for text in ("100, 7", "101", "100, 7", "10", "109, 2", "100, 7")]
+    requests = [SequenceRequest(prompt, answer) for answer in answers]
+    choice = np.array(model.encode("0123456789, "), dtype=np.int64)
+    tables = model.restricted_log_probs(requests, choice)
+    for answer, scored, table in zip(
+        answers, model.sequence_log_probs(requests), tables, strict=True
+    ):
+        whole = reference(prompt + answer)[len(prompt) - 1 : -1]
+        np.testing.assert_allclose(scored, whole[range(len(answer)), answer], atol=tolerance)
+        expected = whole[:, choice]
+        expected = expected - np.logaddexp.reduce(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(table, expected, atol=2 * tolerance)
+
+
 def test_encode_chat_is_the_template_text_tokenised_at_once(model: LanguageModel) -> None:
     text = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"

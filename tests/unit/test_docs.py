@@ -6,15 +6,29 @@ from pathlib import Path
 import pytest
 
 from detectors.detector import TestSettings
-from detectors.registry import detector_factory, detector_names
+from detectors.registry import (
+    detector_factory,
+    detector_names,
+    model_detector_factory,
+    model_detector_names,
+)
 from tests import synthetic
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("name", detector_names())
-def test_every_detector_has_a_page_with_every_part(name):
-    info = detector_factory(name)(synthetic.library(), TestSettings()).info
+@pytest.mark.parametrize("factory", [*map(detector_factory, detector_names())])
+def test_every_detector_has_a_page_with_every_part(factory):
+    info = factory(synthetic.library(), TestSettings()).info
+    assert_has_a_page(info)
+
+
+@pytest.mark.parametrize("name", model_detector_names())
+def test_every_model_based_detector_has_a_page_with_every_part(name):
+    assert_has_a_page(model_detector_factory(name).info)
+
+
+def assert_has_a_page(info):
     page = (ROOT / "docs" / "detectors" / f"{info.code}.md").read_text()
     assert page.startswith(f"# {info.code} {info.name}\n")
     for part in ("What it does", "Why it matters", "Null hypothesis", "Score", "Direction"):
