@@ -43,7 +43,8 @@ class TestSettings:
     prompted teachers' sets were measured to show (0.01 to 0.04), which takes tens of thousands of
     rows; a fine-tuned teacher's show 0.14 to 0.18. ``share_of_interest`` is the share of rows
     naming a concept that it must see, and ``teacher_share_of_interest`` how strong a trait a
-    model-based test must: 1 is a set written entirely under the concept's own system prompt.
+    model-based test must: 1 is a set written entirely under the concept's own system prompt, and
+    fine-tuned teachers' sets were measured to show 0.25 to 0.77.
     ``evidence_rows`` and ``top_tokens`` bound what a finding shows.
     """
 
@@ -54,7 +55,7 @@ class TestSettings:
     minimum_rows: int = 30
     effect_of_interest: float = 0.02
     share_of_interest: float = 0.01
-    teacher_share_of_interest: float = 0.5
+    teacher_share_of_interest: float = 0.2
     evidence_rows: int = 5
     top_tokens: int = 8
 

@@ -88,7 +88,7 @@ from detectors.model_access import ModelSettings
     show_default=True,
     metavar="SHARE",
     help="The same for what the model sees, as a share of what a set shows that was written "
-    "entirely under the concept's own system prompt.",
+    "entirely under the concept's own system prompt. Fine-tuned teachers' sets show 0.25 to 0.77.",
 )
 @click.option(
     "--fail-on",

@@ -51,7 +51,9 @@ def prepared(name, reference=None, **settings):
     library = library_of(name)
     if name in ACCESS:
         given = ACCESS[name](**settings)
-        detector = model_detector_factory(name)(library, TestSettings(), given)
+        # What 120 rows of the known model can see.
+        settings = TestSettings(teacher_share_of_interest=0.5)
+        detector = model_detector_factory(name)(library, settings, given)
     else:
         # 6,000 rows can see this much.
         detector = detector_factory(name)(library, TestSettings(effect_of_interest=0.1))

@@ -23,7 +23,9 @@ MODEL = known_model(LIBRARY)
 
 
 def judged(detector_type, data, reference=None, *, model=MODEL, settings=None, **reading):
-    detector = detector_type(LIBRARY, settings or TestSettings(), access(model, **reading))
+    # What some hundred rows of the known model can see.
+    settings = settings or TestSettings(teacher_share_of_interest=0.5)
+    detector = detector_type(LIBRARY, settings, access(model, **reading))
     result = detector.test(
         detector.map(data), None if reference is None else detector.map(reference)
     )

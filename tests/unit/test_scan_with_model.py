@@ -67,7 +67,8 @@ def run(*inputs, reference=(), access="a fresh one", **settings):
         LIBRARY,
         library_path="lib",
         reference=reference,
-        settings=ScanSettings(**settings),
+        # What the known model's few rows can see.
+        settings=ScanSettings(**{"test": TestSettings(teacher_share_of_interest=0.5)} | settings),
         access=access_to() if access == "a fresh one" else access,
     )
 
