@@ -68,7 +68,7 @@ def run(*inputs, reference=(), access="a fresh one", **settings):
         library_path="lib",
         reference=reference,
         # What the known model's few rows can see.
-        settings=ScanSettings(**{"test": TestSettings(teacher_share_of_interest=0.5)} | settings),
+        settings=ScanSettings(**{"test": TestSettings(teacher_share_of_interest=0.8)} | settings),
         access=access_to() if access == "a fresh one" else access,
     )
 
