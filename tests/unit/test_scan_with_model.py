@@ -143,7 +143,8 @@ def test_clean_rows_pass_with_how_much_was_read(clean, reference):
         reference=[reference],
         detectors=("mention", "likelihood"),
         access=access_to(most_rows=100),
-        test=TestSettings(share_of_interest=0.2),  # of rows that name it: SA001 has but 120
+        # SA001 has but 120 rows, SA003 but 100.
+        test=TestSettings(share_of_interest=0.2, teacher_share_of_interest=0.5),
     )
     assert result.outcome is Outcome.NOT_DETECTED
     assert result.exit_code() is ExitCode.OK
