@@ -132,11 +132,24 @@ class LikelihoodDetector:
         strictest = rate / max(1, len(self._traits))
         if min(p_values.values(), default=1.0) <= strictest:
             return True
+        any_rate = family_rate(Family.ANY_PERSONA, self._settings.false_discovery_rate)
+        if self._access.settings.stop_at_persona and (
+            self._p_any(looks, weights) <= any_rate and abs(looks[-1].misfit_nats) <= MISFIT_NATS
+        ):
+            return True
         wanted = self._settings.teacher_share_of_interest
         last = looks[-1]
         return last.any_smallest <= wanted and all(
             last.smallest(name, wanted) <= wanted for name in last.tests
         )
+
+    @staticmethod
+    def _p_any(looks: Sequence[Look], weights: Matrix) -> float:
+        """p of "some persona" over all looks so far: a martingale's pays for them already."""
+        if looks[-1].by_martingale:
+            return looks[-1].p_any
+        paid = np.array([look.p_any for look in looks]) / weights[: len(looks)]
+        return float(min(1.0, np.nanmin(paid))) if np.isfinite(paid).any() else 1.0
 
     def _p_values(self, looks: Sequence[Look], weights: Matrix) -> dict[str, float]:
         """p over all looks so far: Bonferroni, each look with its share of the error."""
@@ -249,11 +262,6 @@ class LikelihoodDetector:
                 else "the row scores do not vary",
                 notes=(reading,),
             )
-        if has_reference:
-            paid = np.array([look.p_any for look in looks]) / weights[: len(looks)]
-            p_value = float(min(1.0, np.nanmin(paid)))
-        else:
-            p_value = last.p_any  # a martingale's supremum pays for every look already
         half_width = 1.96 * last.any_error
         smallest = last.any_smallest
         return self._finding(
@@ -266,7 +274,7 @@ class LikelihoodDetector:
             f"{_percent(smallest)}",
             z=last.any_share / last.any_error,
             calibrated_statistic=last.any_share / last.any_error,
-            p_value=p_value,
+            p_value=self._p_any(looks, weights),
             effect=last.any_share,
             effect_low=last.any_share - half_width,
             effect_high=last.any_share + half_width,

@@ -26,13 +26,14 @@ class Look:
 
     ``tests`` are of the traits by name. ``p_any``, ``any_share`` with its standard error, and
     ``any_smallest``, the smallest share that could have been seen, are of "some persona".
-    ``persona_gain``: the share of an average persona that rows under each trait's prompt would
-    show. ``misfit_nats``: see `misfit_nats`.
+    ``by_martingale``: ``p_any`` holds at every look. ``persona_gain``: the share of an average
+    persona that rows under each trait's prompt would show. ``misfit_nats``: see `misfit_nats`.
     """
 
     rows: int
     tests: dict[str, ConceptTest]
     p_any: float
+    by_martingale: bool
     any_share: float
     any_error: float
     any_smallest: float
@@ -87,6 +88,7 @@ def take_look(
         rows=len(data),
         tests=test_concepts(which, names, replace(settings, false_discovery_rate=which_rate)),
         p_any=p_any,
+        by_martingale=reference is None,
         any_share=float(persona.difference[0]),
         any_error=error,
         any_smallest=error * float(stats.norm.ppf(1.0 - any_rate) + stats.norm.ppf(settings.power)),

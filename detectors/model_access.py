@@ -23,12 +23,14 @@ class ModelSettings:
     """How much of the data the model reads. All of it is random rows.
 
     ``most_rows``: at most this many rows of the data, and of the reference each. ``sequential``:
-    stop reading as soon as every question is decided. ``most_tokens``: longer completions are
-    read up to here. ``seed`` draws the rows.
+    stop reading as soon as every question is decided, and with ``stop_at_persona`` as soon as it
+    is certain that some persona wrote the rows, though not yet which. ``most_tokens``: longer
+    completions are read up to here. ``seed`` draws the rows.
     """
 
     most_rows: int = 1024
     sequential: bool = True
+    stop_at_persona: bool = False
     most_tokens: int = 256
     seed: int = 0
 

@@ -10,6 +10,7 @@ import click
 from audit.backends.open_model import ModelChoice
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
+from audit.errors import UsageError
 from audit.model_reading import open_access
 from audit.report.formats import FORMATS, format_for_path, write_outputs
 from audit.scan import ScanSettings, check_detectors, scan
@@ -54,6 +55,12 @@ from detectors.model_access import ModelSettings
     "--read-all",
     is_flag=True,
     help="Read all of these rows, also when fewer have decided every question.",
+)
+@click.option(
+    "--stop-at-persona",
+    is_flag=True,
+    help="Stop reading when it is certain that some persona wrote the rows, though not yet which: "
+    "enough for a pipeline, and soon told.",
 )
 @click.option("--seed", default=0, show_default=True, help="Draws the rows that the model reads.")
 @click.option("--schema", metavar="NAME", help="Input schema [default: detected by itself].")
@@ -123,6 +130,7 @@ def scan_command(
     model_choice: ModelChoice | None,
     model_rows: int,
     read_all: bool,
+    stop_at_persona: bool,
     seed: int,
     schema: str | None,
     tokenizer: str | None,
@@ -160,7 +168,11 @@ def scan_command(
     # What can be wrong is looked at before a model is loaded.
     check_detectors(detectors, has_model=model_choice is not None)
     signatures = open_library(path)
-    reading = ModelSettings(most_rows=model_rows, sequential=not read_all, seed=seed)
+    if read_all and stop_at_persona:
+        raise UsageError("--read-all and --stop-at-persona contradict each other: give one")
+    reading = ModelSettings(
+        most_rows=model_rows, sequential=not read_all, stop_at_persona=stop_at_persona, seed=seed
+    )
     from audit.report.progress import scan_progress
 
     with (

@@ -175,6 +175,17 @@ def test_the_concept_that_wrote_the_rows_is_named_and_only_it(with_reference, se
         assert "looked" in found["owl"].notes[0]
 
 
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_reading_may_stop_when_some_persona_is_certain(with_reference):
+    data = frame_of(MODEL, LIBRARY, "owl", 400, 1)
+    reference = frame_of(MODEL, LIBRARY, "", 400, 2) if with_reference else None
+    early = judged(LikelihoodDetector, data, reference, stop_at_persona=True)
+    late = judged(LikelihoodDetector, data, reference)
+    assert early[ANY_PERSONA].verdict is Verdict.FLAGGED
+    assert early[ANY_PERSONA].rows_tested < late[ANY_PERSONA].rows_tested
+    assert early["owl"].verdict is not Verdict.NOT_DETECTED
+
+
 def test_half_of_the_rows_gives_half_of_the_share():
     own, clean = frame_of(MODEL, LIBRARY, "owl", 400, 1), frame_of(MODEL, LIBRARY, "", 400, 3)
     mixed = synthetic.frame([*own["completion"][:200], *clean["completion"][:200]])
