@@ -51,7 +51,7 @@ from signatures.library import load_library
 from signatures.signature import Probe, View
 
 Matrix = NDArray[np.float64]
-SIZES = (1, 10, 30, 100, 300, 1000, 3000)
+SIZES = (1, 10, 30, 100, 300, 600, 1000, 3000)
 DRAWS = 400
 NONE = "none"
 

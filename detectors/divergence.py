@@ -221,7 +221,7 @@ class DivergenceDetector:
             rows_tested=len(rows),
             units_tested=sum(row.scores.tokens for row in rows),
             reason=reason,
-            effect_unit="of a set written under the prompt",
+            effect_unit="shares of a prompted set",
             **measured,  # type: ignore[arg-type]
         )
 

@@ -357,7 +357,7 @@ class LikelihoodDetector:
             units_tested=tokens,
             family=Family.ANY_PERSONA if name == ANY_PERSONA else Family.WHICH_CONCEPT,
             reason=reason,
-            effect_unit="of a set written under the prompt",
+            effect_unit="shares of a prompted set",
             **measured,  # type: ignore[arg-type]
         )
 
