@@ -62,7 +62,7 @@ def main() -> int:
     report = commands.add_parser("report")
     report.add_argument("work", type=Path)
     report.add_argument("--library", type=Path)
-    commands.add_parser("speed").add_argument("--rows", type=int, default=32)
+    commands.add_parser("speed").add_argument("--rows", type=int, default=16)
     arguments = parser.parse_args()
     console = Console(width=150)
     if arguments.command == "speed":
@@ -446,7 +446,9 @@ def speed(console: Console, count: int) -> int:
                     model.encode_chat(Chat(system, row.row.prompt)), row.token_ids
                 )
                 tables.append(plain_pass(model, request)[:, columns])
-            place = np.searchsorted(columns, np.array(row.token_ids))
+            ids = np.array(row.token_ids)
+            place = np.minimum(np.searchsorted(columns, ids), len(columns) - 1)
+            place = np.where(columns[place] == ids, place, -1)
             plain = score_tokens(tables, place, kinds).likelihood.score
             worst = max(worst, float(np.abs(plain - row.scores.likelihood.score).max()))
         slow = time.perf_counter() - started

@@ -23,6 +23,7 @@ _MOST_COLUMNS = 8192
 _HELD_BYTES = 1 << 28
 _MOST_BLOCK_ROWS = 256
 
+_NEVER = -1
 _OTHER = 0
 _NUMBERS = range(1, 200)
 _AFTER_SPACE = 100
@@ -54,6 +55,7 @@ class RowReader:
         self._arms: tuple[_Arm, _Arm] = (_Arm(()), _Arm(()))
         self._columns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._kinds: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._only_rows: dict[int, tuple[str, str]] = {}
 
     def open(self, data: RowSample, reference: RowSample | None) -> None:
         """Choose what is read. Rows that were read already are kept if nothing changes."""
@@ -64,7 +66,7 @@ class RowReader:
             _Arm(tuple(map(self._encoded, data.rows))),
             _Arm(tuple(map(self._encoded, () if reference is None else reference.rows))),
         )
-        self._columns, self._kinds = self._told_apart()
+        self._tell_apart()
 
     def read(
         self, data_rows: int, reference_rows: int, progress: ReadProgress
@@ -130,26 +132,41 @@ class RowReader:
             for index in range(len(self._systems))
         ]
         for index, (row, ids, _) in enumerate(block):
-            scores = score_tokens(
-                [table[index] for table in tables], self._places(ids), self._kinds
-            )
+            places, kinds = self._places(ids), self._kinds.copy()
+            # What may stand at a position is decided by the other rows: a word that this row alone
+            # holds would always be one that came up, and the row would look more surprising than it
+            # is.
+            own = [place for place in set(places.tolist()) if place in self._only_rows]
+            own = [place for place in own if self._only_rows[place] == _said(row)]
+            kinds[own] = _NEVER
+            places[np.isin(places, own)] = -1
+            scores = score_tokens([table[index] for table in tables], places, kinds)
             arm.scored.append(ScoredRow(row, ids, scores))
 
-    def _told_apart(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The columns and their kinds: the rows' own tokens, and all numbers of the same kinds.
+    def _tell_apart(self) -> None:
+        """Choose the columns: the rows' own tokens, and all numbers of the same kinds.
 
         Numbers that the rows avoid must count: a writer who avoids some is not this model. What is
         neither word nor number is left out: separators are where filters and instructions leave a
-        writer no choice, and a position without one would look like a persona's.
+        writer no choice.
         """
-        counts = Counter(t for arm in self._arms for _, ids in arm.rows for t in ids)
+        rows = {_said(row): set(ids) for arm in self._arms for row, ids in arm.rows}
+        counts = Counter(token for tokens in rows.values() for token in tokens)
         texts = self._model.vocabulary()
         scored = [token for token in counts if kind_of(texts[token]) != _OTHER]
         common = sorted(scored, key=lambda token: (-counts[token], token))[:_MOST_COLUMNS]
         numbers = {kind for token in common if (kind := kind_of(texts[token])) in _NUMBERS}
         alike = (token for token, text in enumerate(texts) if kind_of(text) in numbers)
-        columns = np.array(sorted({*common, *alike}), dtype=np.int64)
-        return columns, np.array([kind_of(texts[token]) for token in columns], dtype=np.int64)
+        self._columns = np.array(sorted({*common, *alike}), dtype=np.int64)
+        kinds = [kind_of(texts[token]) for token in self._columns]
+        self._kinds = np.array(kinds, dtype=np.int64)
+        place = {int(token): index for index, token in enumerate(self._columns)}
+        self._only_rows = {
+            place[token]: said
+            for said, tokens in rows.items()
+            for token in tokens
+            if counts[token] == 1 and token in place and kind_of(texts[token]) == _WORD
+        }
 
     def _fits(self, tokens: int) -> bool:
         longest = self._model.longest
@@ -160,6 +177,11 @@ class RowReader:
         tokens = np.array(ids, dtype=np.int64)
         place = np.minimum(np.searchsorted(self._columns, tokens), len(self._columns) - 1)
         return np.where(self._columns[place] == tokens, place, -1)
+
+
+def _said(row: SampledRow) -> tuple[str, str]:
+    """A row again is no second witness of its words."""
+    return row.prompt, row.completion
 
 
 class _Arm:

@@ -155,6 +155,20 @@ def test_rows_are_read_once_and_those_too_long_are_left_out_and_counted():
     assert reader.rows_read == 39
 
 
+def test_a_word_of_one_row_alone_is_not_scored_there():
+    """Or every rare word would be one that came up: rows would surprise more than they should."""
+    texts = ["12 owl", "12 cat", "34 cat", "34 cat"]
+    reader = RowReader(MODEL, LIBRARY.concepts, most_tokens=64)
+    reader.open(sample_rows(synthetic.frame(texts), 100, 0), None)
+    rows = reader.read(4, 0, lambda _done, _wanted: None)[0]
+    scored = {row.row.completion: row.scores.written.tolist() for row in rows}
+    assert scored["12 owl"][-1] == -1
+    assert scored["12 cat"][-1] >= 0
+    # The third and fourth row are one witness, but the second is another.
+    assert scored["34 cat"][-1] >= 0
+    assert all(min(written[:2]) >= 0 for written in scored.values())
+
+
 # verdicts
 
 
