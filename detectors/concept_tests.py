@@ -44,6 +44,18 @@ class ConceptTest:
     smallest_detectable_effect: float = NAN
     notes: tuple[str, ...] = field(default=())
 
+    def measured(self) -> dict[str, float]:
+        """The numbers, as the fields of a `Finding`."""
+        return {
+            "z": self.z,
+            "calibrated_statistic": self.calibrated_statistic,
+            "p_value": self.p_value,
+            "effect": self.effect,
+            "effect_low": self.effect_low,
+            "effect_high": self.effect_high,
+            "smallest_detectable_effect": self.smallest_detectable_effect,
+        }
+
 
 def test_concepts(
     comparison: MeanComparison, tested: Mapping[str, int], settings: TestSettings

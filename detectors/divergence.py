@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
 from detectors.condition_scores import divergent
-from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
+from detectors.detector import DetectorInfo, DetectorResult, Skipped, TestSettings
 from detectors.evidence import keep_top
 from detectors.finding import EvidenceRow, Finding, Reason, Severity, Verdict
 from detectors.model_access import ModelAccess
@@ -29,7 +28,8 @@ from detectors.model_evidence import (
     refuse_samples,
 )
 from detectors.model_rows import ScoredRow
-from detectors.row_sample import RowSample, merge_samples, sample_rows
+from detectors.row_sample import RowSample
+from detectors.sampled import SampledDetector
 from detectors.statistics import Matrix
 from signatures.library import SignatureLibrary
 
@@ -38,7 +38,7 @@ Counts = NDArray[np.int64]
 _MOST_SPANS = 32
 
 
-class DivergenceDetector:
+class DivergenceDetector(SampledDetector):
     """Divergence tokens; see the module's text and docs/detectors/SA004.md."""
 
     info = DetectorInfo(
@@ -61,26 +61,10 @@ class DivergenceDetector:
         self, library: SignatureLibrary, settings: TestSettings, access: ModelAccess
     ) -> None:
         """Test the library's traits, calibrated by its decoys, with the model of ``access``."""
-        self._settings = settings
-        self._access = access
+        super().__init__(settings, access)
         self._traits = library.traits()
         self._concepts = (*self._traits, *library.decoys())
         self._reader = access.reader(self._concepts)
-
-    def prepare(self, reference: BatchSource | None) -> None:
-        """Nothing: rows are read in ``test``."""
-
-    def identity(self) -> RowSample:
-        """The sample of no rows."""
-        return RowSample()
-
-    def map(self, rows: pl.DataFrame) -> RowSample:
-        """A random sample of a row frame."""
-        return sample_rows(rows, self._access.settings.most_rows, self._access.settings.seed)
-
-    def merge(self, left: RowSample, right: RowSample) -> RowSample:
-        """The sample of both."""
-        return merge_samples(left, right, self._access.settings.most_rows)
 
     def test(self, data: RowSample, reference: RowSample | None) -> DetectorResult:
         """One finding a trait, from the rows that SA003 read (all sampled rows without it)."""
@@ -160,13 +144,7 @@ class DivergenceDetector:
             reason=reason,
             message=f"{shares}; seen with power {self._settings.power:g} from "
             f"{100 * smallest:.0f}% of what a set written under its prompt would show",
-            z=test.z,
-            calibrated_statistic=test.calibrated_statistic,
-            p_value=test.p_value,
-            effect=test.effect,
-            effect_low=test.effect_low,
-            effect_high=test.effect_high,
-            smallest_detectable_effect=smallest,
+            **test.measured(),
             evidence=self._evidence(index, rows, scores),
             notes=test.notes,
         )

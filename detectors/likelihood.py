@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 
 from detectors.concept_tests import MINIMUM_NULL_CONCEPTS
-from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
+from detectors.detector import DetectorInfo, DetectorResult, Skipped, TestSettings
 from detectors.evidence import keep_top
 from detectors.finding import EvidenceRow, Family, Finding, Reason, Severity, Verdict
 from detectors.look import Look, take_look
@@ -30,7 +29,8 @@ from detectors.model_evidence import (
     refuse_samples,
 )
 from detectors.model_rows import ScoredRow
-from detectors.row_sample import RowSample, merge_samples, sample_rows
+from detectors.row_sample import RowSample
+from detectors.sampled import SampledDetector
 from detectors.sequential import any_persona_log_martingale, look_rows, look_weights
 from detectors.statistics import Matrix
 from detectors.verdict import family_rate
@@ -40,7 +40,7 @@ ANY_PERSONA = "any persona"
 """The pseudo-concept of what every persona does to the model."""
 
 
-class LikelihoodDetector:
+class LikelihoodDetector(SampledDetector):
     """Log-likelihood ratios; see the module's text and docs/detectors/SA003.md."""
 
     info = DetectorInfo(
@@ -63,27 +63,11 @@ class LikelihoodDetector:
         self, library: SignatureLibrary, settings: TestSettings, access: ModelAccess
     ) -> None:
         """Test the library's traits, calibrated by its decoys, with the model of ``access``."""
-        self._settings = settings
-        self._access = access
+        super().__init__(settings, access)
         self._traits = library.traits()
         self._decoys = library.decoys()
         self._concepts = (*self._traits, *self._decoys)
         self._reader = access.reader(self._concepts)
-
-    def prepare(self, reference: BatchSource | None) -> None:
-        """Nothing: rows are read in ``test``."""
-
-    def identity(self) -> RowSample:
-        """The sample of no rows."""
-        return RowSample()
-
-    def map(self, rows: pl.DataFrame) -> RowSample:
-        """A random sample of a row frame."""
-        return sample_rows(rows, self._access.settings.most_rows, self._access.settings.seed)
-
-    def merge(self, left: RowSample, right: RowSample) -> RowSample:
-        """The sample of both."""
-        return merge_samples(left, right, self._access.settings.most_rows)
 
     def test(self, data: RowSample, reference: RowSample | None) -> DetectorResult:
         """One finding a trait, and one of "any persona"."""
@@ -221,13 +205,9 @@ class LikelihoodDetector:
             reason=self._reason(smallest, look),
             message=f"{_percent(test.effect)} of what a set written under its prompt would show; "
             f"seen with power {self._settings.power:g} from {_percent(smallest)}",
-            z=test.z,
-            calibrated_statistic=test.calibrated_statistic,
-            p_value=p_values[concept.name],
-            effect=test.effect,
-            effect_low=test.effect_low,
-            effect_high=test.effect_high,
-            smallest_detectable_effect=smallest,
+            **replace(
+                test, p_value=p_values[concept.name], smallest_detectable_effect=smallest
+            ).measured(),
             evidence=self._evidence(rows, row_scores(own, rows, along.which[:, index])),
             notes=(
                 reading,

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
-from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
+from detectors.detector import DetectorInfo, DetectorResult, Skipped, TestSettings
 from detectors.evidence import keep_top
 from detectors.finding import EvidenceRow, Family, Finding, Reason, Severity, Verdict
 from detectors.first_order import Matrix, Reading, ReadingOrder, Target
 from detectors.model_access import ModelAccess
 from detectors.model_evidence import clusters_of
-from detectors.row_sample import RowSample, SampledRow, merge_samples, sample_rows
+from detectors.row_sample import RowSample, SampledRow
+from detectors.sampled import SampledDetector
 from detectors.statistics import MINIMUM_CLUSTERS, MeanComparison, compare_row_scores
 from signatures.concept import Concept, Question
 from signatures.language_model import Chat, LanguageModel, PrefixRequest, SequenceRequest, TokenIds
@@ -79,7 +79,7 @@ class RisenWord:
     family_p: float
 
 
-class TransferDetector:
+class TransferDetector(SampledDetector):
     """First-order transfer; see the module's text and docs/detectors/SA005.md."""
 
     info = DetectorInfo(
@@ -101,23 +101,7 @@ class TransferDetector:
     ) -> None:
         """Asks for the library's concepts; its tables are not used."""
         self._library = library
-        self._settings = settings
-        self._access = access
-
-    def prepare(self, reference: BatchSource | None) -> None:
-        """Nothing to prepare: all model work is done in ``test``."""
-
-    def identity(self) -> RowSample:
-        """The sample of no rows."""
-        return RowSample()
-
-    def map(self, rows: pl.DataFrame) -> RowSample:
-        """A random sample of a batch's rows."""
-        return sample_rows(rows, self._access.settings.most_rows, self._access.settings.seed)
-
-    def merge(self, left: RowSample, right: RowSample) -> RowSample:
-        """The sample of both."""
-        return merge_samples(left, right, self._access.settings.most_rows)
+        super().__init__(settings, access)
 
     def test(self, data: RowSample, reference: RowSample | None) -> DetectorResult:
         """One finding a trait, and one of what moves all concepts alike."""
