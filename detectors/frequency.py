@@ -203,7 +203,7 @@ class FrequencyDetector:
         else:
             assert view.neutral_score is not None  # or it would have been refused
             comparison = compare_with_expectation(data.moments, view.neutral_score)
-        tests = test_concepts(comparison, scored, self._settings)
+        tests = test_concepts(comparison, scored, self._settings, at_least_normal=False)
         return {
             name: self._tested(name, scored[name], view, data, reference, test)
             for name, test in tests.items()

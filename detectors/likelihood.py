@@ -319,6 +319,7 @@ class LikelihoodDetector(SampledDetector):
         category: str,
         rows: int,
         tokens: int,
+        /,
         *,
         message: str,
         reason: Reason | None,
