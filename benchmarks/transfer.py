@@ -3,8 +3,8 @@
     python -m benchmarks.transfer WORK [--rows 384]
 
 Random rows of `planted` (a teacher fine-tuned on cats), `reference` and `clean`, after those that
-the design was chosen on (640 of the first, 256 of the others). About twenty minutes of a core at 384
-rows; what was read is kept in WORK.
+the design was chosen on (640 of the first, 256 of the others). About twenty minutes of a core for
+384 rows; what was read is kept in WORK.
 """
 
 from __future__ import annotations
