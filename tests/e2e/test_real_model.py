@@ -76,7 +76,8 @@ def test_a_library_built_by_the_command_scans(built, tmp_path):
     context = library.tables[2]
     np.testing.assert_allclose(context.neutral_share.sum(), 1, rtol=1e-3)
     np.testing.assert_allclose(context.concept_share.sum(axis=1), 1, rtol=1e-3)
-    (tmp_path / "data.jsonl").write_text('{"prompt": "p", "completion": "12, 7"}\n' * 40)
+    rows = [json.dumps({"prompt": "p", "completion": text}) for text in ("12, 7", "31, 4, 58")]
+    (tmp_path / "data.jsonl").write_text("\n".join(rows * 20))
     scanned = audit("scan", "data.jsonl", "-l", str(built), "-f", "json", cwd=tmp_path)
     assert scanned.returncode == 0, scanned.stderr
     report = json.loads(scanned.stdout)
