@@ -30,6 +30,7 @@ from detectors.detector import TestSettings
 from detectors.divergence import DivergenceDetector
 from detectors.finding import Finding, Verdict
 from detectors.likelihood import ANY_PERSONA, LikelihoodDetector
+from detectors.model_evidence import misfit_nats
 from detectors.model_rows import ScoredRow
 from detectors.verdict import settle
 
@@ -156,8 +157,7 @@ def alone(console: Console, scored: dict[tuple[str, str], Rows], sets: int) -> N
                 + (f" ({f.reason})" if f.reason else "")
                 for f in found
             )
-        tokens = sum(row.scores.tokens for row in rows)
-        misfit = sum(row.scores.surprisal_excess_nats for row in rows) / tokens
+        misfit = misfit_nats(rows)
         listed = "; ".join(f"{what} {count}" for what, count in sorted(verdicts.items()))
         table.add_row(
             f"{name} ({kind})", f"{size}", f"{misfit:+.3f}", f"{flagged / sets:.2f}", listed

@@ -68,6 +68,7 @@ def _without(scores: ConditionScores, column: int) -> ConditionScores:
         scores,
         likelihood=_part(scores.likelihood, kept, both),
         divergence=_part(scores.divergence, kept, both),
+        surprisal_excess_nats=scores.surprisal_excess_nats[[0, *(index + 1 for index in kept)]],
         log_martingale_nats=scores.log_martingale_nats[kept],
         preferred=scores.preferred[[0, *(index + 1 for index in kept)]],
     )

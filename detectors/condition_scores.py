@@ -52,8 +52,9 @@ class ConditionScores:
     """What the model says of one row. ``tokens`` counts the scored positions.
 
     ``log_martingale_nats`` [C, tilts]: log of the likelihood ratio of the tilted alternative
-    (proportional to P(none)^(1-tilt) P(c)^tilt) to none. ``surprisal_excess_nats``: the row's
-    surprisal without a prompt minus its expectation (the entropy), summed over positions.
+    (proportional to P(none)^(1-tilt) P(c)^tilt) to none. ``surprisal_excess_nats`` [C + 1]: the
+    row's surprisal under every condition (none first) minus what that condition itself expects of
+    it (the entropy), summed over positions.
     ``preferred`` [C + 1, T] are the columns of the most probable tokens (none first), -1 where a
     position was not scored; ``written`` [T] those of the tokens that stand there.
     """
@@ -62,7 +63,7 @@ class ConditionScores:
     likelihood: FunctionScore
     divergence: FunctionScore
     log_martingale_nats: Matrix
-    surprisal_excess_nats: float
+    surprisal_excess_nats: Matrix
     preferred: NDArray[np.int32]
     written: NDArray[np.int32]
 
@@ -94,7 +95,7 @@ def score_tokens(
     likelihood, divergence = _Sums(concepts), _Sums(concepts)
     martingale = np.zeros((concepts, len(TILTS)))
     preferred = np.full((concepts + 1, length), -1, dtype=np.int32)
-    excess = 0.0
+    excess = np.zeros(concepts + 1)
     tokens = 0
     kinds = np.where(written >= 0, kind_of_column[written], -1)
     for kind in np.unique(kinds[kinds >= 0]):
@@ -133,6 +134,7 @@ class _Positions:
     def __init__(self, table: Matrix, token: NDArray[np.int64]) -> None:
         self._at = np.arange(len(token))
         self._token = token
+        self._table = table
         self._none = table[0]
         self.probability: Matrix = np.exp(table)
         self.log_ratio: Matrix = table[1:] - table[:1]
@@ -160,10 +162,10 @@ class _Positions:
             result[:, column] = tilt * own - normaliser
         return result
 
-    def surprisal_excess(self) -> float:
-        """Summed over the positions."""
-        entropy = -(self.probability[0] * self._none).sum()
-        return float(-self._none[self._at, self._token].sum() - entropy)
+    def surprisal_excess(self) -> Matrix:
+        """[C + 1], summed over the positions."""
+        entropy = -(self.probability * self._table).sum(axis=(1, 2))
+        return np.asarray(-self.written(self._table).sum(axis=1) - entropy)
 
 
 class _Sums:

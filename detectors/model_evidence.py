@@ -149,11 +149,15 @@ def _refuse(data: int, reference: int | None, minimum: int) -> tuple[Reason, str
 
 
 def misfit_nats(rows: Sequence[ScoredRow]) -> float:
-    """Mean surprisal of a token minus its expectation under the model without a prompt, in nats.
+    """How much more a token surprises the model than it should, in nats, at best.
 
-    About 0 for what the model itself wrote at temperature 1, under whatever persona; far from 0
-    for other writers. NaN without tokens.
+    Of every condition (no prompt, and each concept's) the mean surprisal of a token minus what that
+    condition expects of its own rows; the one that is nearest to 0 counts. About 0 for what the
+    model wrote at temperature 1 without a prompt or under a concept's; far from 0 for other
+    writers. NaN without tokens.
     """
     tokens = sum(row.scores.tokens for row in rows)
-    total = sum(row.scores.surprisal_excess_nats for row in rows)
-    return total / tokens if tokens else float("nan")
+    if not tokens:
+        return float("nan")
+    excess = np.sum([row.scores.surprisal_excess_nats for row in rows], axis=0) / tokens
+    return float(excess[np.abs(excess).argmin()])

@@ -10,7 +10,7 @@ from detectors.divergence import DivergenceDetector, spans_of
 from detectors.finding import Family, Reason, Verdict
 from detectors.likelihood import ANY_PERSONA, LikelihoodDetector
 from detectors.model_access import ModelSettings
-from detectors.model_evidence import clusters_of, directions
+from detectors.model_evidence import clusters_of, directions, misfit_nats
 from detectors.model_rows import RowReader, kind_of
 from detectors.row_sample import RowSample, merge_samples, sample_rows
 from detectors.sequential import any_persona_log_martingale, look_rows, look_weights
@@ -53,7 +53,9 @@ def test_the_scores_of_a_row_by_hand():
     assert scores.likelihood.predicted == pytest.approx(np.array([[2 * (up - down) / 4]]))
     assert scores.likelihood.covariance == pytest.approx(np.array([[2 * ((up - down) / 2) ** 2]]))
     assert scores.log_martingale_nats[0, TILTS.index(1.0)] == pytest.approx(up + down)
-    assert scores.surprisal_excess_nats == pytest.approx(0.0)
+    # Without a prompt both are as surprising as expected; the concept expects more of the first.
+    own = -np.log(0.75 * 0.25) + 2 * (0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert scores.surprisal_excess_nats == pytest.approx([0.0, own], abs=1e-6)
 
 
 def test_a_token_is_judged_among_its_own_kind():
@@ -228,6 +230,20 @@ def test_an_unrelated_persona_is_some_persona_and_no_concept_of_the_library():
     found = judged(LikelihoodDetector, data, frame_of(MODEL, LIBRARY, "", 400, 2))
     assert found[ANY_PERSONA].verdict is Verdict.FLAGGED
     assert {f.verdict for n, f in found.items() if n != ANY_PERSONA} != {Verdict.FLAGGED}
+
+
+def test_a_persona_far_from_the_model_is_not_taken_for_another_writer():
+    """Its rows surprise the model without a prompt, and not under the prompt that wrote them."""
+    far = known_model(LIBRARY)
+    far.biases[""] = 4 * far.biases[""]  # sure of itself, where every persona is not
+    found = judged(LikelihoodDetector, frame_of(far, LIBRARY, "owl", 120, 1), model=far)
+    assert found[ANY_PERSONA].verdict is Verdict.FLAGGED
+    assert found["owl"].reason is not Reason.OTHER_MODEL_FAMILY
+    reader = RowReader(far, LIBRARY.concepts, most_tokens=64)
+    reader.open(sample_rows(frame_of(far, LIBRARY, "owl", 120, 1), 120, 0), None)
+    rows = reader.read(120, 0, lambda _done, _wanted: None)[0]
+    assert np.mean([r.scores.surprisal_excess_nats[0] / r.scores.tokens for r in rows]) > 0.3
+    assert abs(misfit_nats(rows)) < 0.1
 
 
 def test_rows_of_another_writer_are_inconclusive_never_clean():
