@@ -44,6 +44,14 @@ class ConceptTest:
     smallest_detectable_effect: float = NAN
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def too_few_others(self) -> str:
+        """Why there is no p-value although the concept's scores vary."""
+        return (
+            f"only {self.null.degrees_of_freedom} independent decoys or other concepts: at least "
+            f"{MINIMUM_NULL_CONCEPTS} are needed to calibrate"
+        )
+
     def measured(self) -> dict[str, float]:
         """The numbers, as the fields of a `Finding`."""
         return {

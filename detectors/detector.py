@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 
-from detectors.finding import Finding
+from detectors.finding import Finding, Severity, Verdict
 
 State = TypeVar("State")
 
@@ -86,6 +86,21 @@ class DetectorResult:
 
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...] = ()
+
+
+def unsettled(info: DetectorInfo, **fields: Any) -> Finding:
+    """A finding of ``info``'s detector, before `detectors.verdict.settle` gives it its verdict.
+
+    ``fields`` are those of `Finding` that ``info`` does not decide.
+    """
+    return Finding(
+        code=info.code,
+        detector=info.name,
+        verdict=Verdict.INCONCLUSIVE,
+        severity=Severity.NOTE,
+        null_hypothesis=info.null_hypothesis,
+        **fields,
+    )
 
 
 class Detector(Protocol[State]):

@@ -8,18 +8,16 @@ they are the tokens that sanitising replaces.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
+from detectors.concept_tests import ConceptTest, test_concepts
 from detectors.condition_scores import divergent
-from detectors.detector import DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.evidence import keep_top
-from detectors.finding import EvidenceRow, Finding, Reason, Severity, Verdict
-from detectors.model_access import ModelAccess
+from detectors.detector import DetectorInfo, DetectorResult, Skipped, unsettled
+from detectors.finding import EvidenceRow, Finding, Reason
 from detectors.model_evidence import (
-    MISFIT_NATS,
     arm_scores,
     compare_arms,
     directions,
@@ -28,17 +26,16 @@ from detectors.model_evidence import (
     refuse_samples,
 )
 from detectors.model_rows import ScoredRow
+from detectors.reading import ReadingDetector
 from detectors.row_sample import RowSample
-from detectors.sampled import SampledDetector
 from detectors.statistics import Matrix
-from signatures.library import SignatureLibrary
 
 Counts = NDArray[np.int64]
 
 _MOST_SPANS = 32
 
 
-class DivergenceDetector(SampledDetector):
+class DivergenceDetector(ReadingDetector):
     """Divergence tokens; see the module's text and docs/detectors/SA004.md."""
 
     info = DetectorInfo(
@@ -57,15 +54,6 @@ class DivergenceDetector(SampledDetector):
         source="Schrodi et al. 2025, arXiv 2509.23886 (divergence tokens); Efron, JASA 99, 2004.",
     )
 
-    def __init__(
-        self, library: SignatureLibrary, settings: TestSettings, access: ModelAccess
-    ) -> None:
-        """Test the library's traits, calibrated by its decoys, with the model of ``access``."""
-        super().__init__(settings, access)
-        self._traits = library.traits()
-        self._concepts = (*self._traits, *library.decoys())
-        self._reader = access.reader(self._concepts)
-
     def test(self, data: RowSample, reference: RowSample | None) -> DetectorResult:
         """One finding a trait, from the rows that SA003 read (all sampled rows without it)."""
         if not self._concepts:
@@ -74,29 +62,29 @@ class DivergenceDetector(SampledDetector):
         if refusal is not None:
             return self._refused(*refusal)
         self._reader.open(data, reference)
-        count = self._reader.rows_read or min(
-            len(data.rows), len(data.rows) if reference is None else len(reference.rows)
-        )
+        count = self._reader.rows_read or self._available(data, reference)
         rows, known = self._reader.read(count, count, self._access.show("divergence tokens"))
         refusal = refuse_read_rows(
             rows, None if reference is None else known, self._settings.minimum_rows
         )
         if refusal is not None:
             return self._refused(*refusal)
-        concepts = len(self._concepts)
-        own = arm_scores(rows, lambda scores: scores.divergence, concepts)
-        other = arm_scores(known, lambda scores: scores.divergence, concepts)
+        own = arm_scores(rows, lambda scores: scores.divergence)
+        other = None if reference is None else arm_scores(known, lambda scores: scores.divergence)
         along = directions(own.predicted, own.covariance)
-        comparison = compare_arms(own, None if reference is None else other, along.which)
+        comparison = compare_arms(own, other, along.which)
         tests = test_concepts(
             comparison, {c.name: i for i, c in enumerate(self._traits)}, self._settings
         )
-        apart, sided = siding_counts(rows, concepts)
+        apart, sided = siding_counts(rows, len(self._concepts))
+        misfit = misfit_nats(rows)
         # What is left of a row's score when the row's own expectation is off: evidence by excess.
         scores = own.score @ np.nan_to_num(along.which)
         return DetectorResult(
             tuple(
-                self._of_concept(index, tests[concept.name], rows, scores[:, index], apart, sided)
+                self._of_concept(
+                    index, tests[concept.name], rows, scores[:, index], apart, sided, misfit
+                )
                 for index, concept in enumerate(self._traits)
             )
         )
@@ -109,6 +97,7 @@ class DivergenceDetector(SampledDetector):
         scores: Matrix,
         apart: Counts,
         sided: Counts,
+        misfit: float,
     ) -> Finding:
         if apart[index] == 0 or not np.isfinite(test.z):
             return self._finding(
@@ -128,47 +117,34 @@ class DivergenceDetector(SampledDetector):
                 index,
                 rows,
                 reason=Reason.NO_DECOYS,
-                message=f"{shares}; only {test.null.degrees_of_freedom} independent decoys or "
-                f"other concepts: at least {MINIMUM_NULL_CONCEPTS} are needed to calibrate",
+                message=f"{shares}; {test.too_few_others}",
             )
         smallest = test.smallest_detectable_effect
-        misfit = misfit_nats(rows)
-        reason = None
-        if abs(misfit) > MISFIT_NATS:
-            reason = Reason.OTHER_MODEL_FAMILY
-        elif smallest > self._settings.teacher_share_of_interest:
-            reason = Reason.LOW_POWER
         return self._finding(
             index,
             rows,
-            reason=reason,
+            reason=self._reason(smallest, misfit),
             message=f"{shares}; seen with power {self._settings.power:g} from "
             f"{100 * smallest:.0f}% of what a set written under its prompt would show",
             **test.measured(),
-            evidence=self._evidence(index, rows, scores),
+            evidence=self._marked(index, rows, scores),
             notes=test.notes,
         )
 
-    def _evidence(
+    def _marked(
         self, index: int, rows: Sequence[ScoredRow], scores: Matrix
     ) -> tuple[EvidenceRow, ...]:
-        return keep_top(
-            (
-                EvidenceRow(
-                    row.row.source,
-                    row.row.line,
-                    row.row.completion,
-                    float(score),
-                    spans_of(
-                        self._reader.token_text(row.token_ids),
-                        divergent(row.scores, index + 1, 0)[1],
-                        row.row.completion,
-                    ),
-                )
-                for row, score in zip(rows, scores, strict=True)
-            ),
-            self._settings.evidence_rows,
-        )
+        """The best rows, with the tokens that side with the concept marked."""
+        scored = {(row.row.source, row.row.line, row.row.completion): row for row in rows}
+        texts = self._reader.texts()
+
+        def marked(best: EvidenceRow) -> EvidenceRow:
+            row = scored[best.source, best.line, best.text]
+            sides = divergent(row.scores, index + 1, 0)[1]
+            spelled = [texts[token] for token in row.token_ids]
+            return replace(best, spans=spans_of(spelled, sides, best.text))
+
+        return tuple(map(marked, self._evidence([row.row for row in rows], scores)))
 
     def _refused(self, reason: Reason, message: str) -> DetectorResult:
         return DetectorResult(
@@ -187,20 +163,16 @@ class DivergenceDetector(SampledDetector):
         reason: Reason | None,
         **measured: object,
     ) -> Finding:
-        return Finding(
-            code=self.info.code,
-            detector=self.info.name,
+        return unsettled(
+            self.info,
             concept=self._traits[index].name,
             category=self._traits[index].category,
-            verdict=Verdict.INCONCLUSIVE,
-            severity=Severity.NOTE,
             message=message,
-            null_hypothesis=self.info.null_hypothesis,
             rows_tested=len(rows),
             units_tested=sum(row.scores.tokens for row in rows),
             reason=reason,
             effect_unit="shares of a prompted set",
-            **measured,  # type: ignore[arg-type]
+            **measured,
         )
 
 

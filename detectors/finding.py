@@ -51,6 +51,10 @@ class Family(enum.StrEnum):
     ANY_PERSONA = "any persona"
 
 
+ANY_PERSONA = str(Family.ANY_PERSONA)
+"""The pseudo-concept of what every persona does to the model: the one concept of its family."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvidenceRow:
     """One row that speaks for a finding.

@@ -13,9 +13,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
-from detectors.detector import BatchSource, DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.finding import Finding, Reason, Severity, Verdict
+from detectors.concept_tests import ConceptTest, test_concepts
+from detectors.detector import (
+    BatchSource,
+    DetectorInfo,
+    DetectorResult,
+    Skipped,
+    TestSettings,
+    unsettled,
+)
+from detectors.finding import Finding, Reason
 from detectors.statistics import (
     SCORE_LIMIT,
     compare_with_expectation,
@@ -252,8 +259,7 @@ class FrequencyDetector:
                 view,
                 data,
                 reason=Reason.NO_DECOYS,
-                message=f"only {test.null.degrees_of_freedom} independent decoys or other "
-                f"concepts: at least {MINIMUM_NULL_CONCEPTS} are needed to calibrate",
+                message=test.too_few_others,
             )
         smallest = test.smallest_detectable_effect
         return self._finding(
@@ -286,20 +292,16 @@ class FrequencyDetector:
         reason: Reason | None,
         **measured: object,
     ) -> Finding:
-        return Finding(
-            code=self.info.code,
-            detector=self.info.name,
+        return unsettled(
+            self.info,
             concept=name,
             category=self._library.concept(name).category,
-            verdict=Verdict.INCONCLUSIVE,
-            severity=Severity.NOTE,
             message=f"{view.table.view} ({view.table.probe} probe): {message}",
-            null_hypothesis=self.info.null_hypothesis,
             rows_tested=data.moments.rows,
             units_tested=data.units,
             reason=reason,
             effect_unit="sd of one row's score",
-            **measured,  # type: ignore[arg-type]
+            **measured,
         )
 
 

@@ -13,34 +13,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from detectors.concept_tests import MINIMUM_NULL_CONCEPTS
-from detectors.detector import DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.evidence import keep_top
-from detectors.finding import EvidenceRow, Family, Finding, Reason, Severity, Verdict
+from detectors.detector import DetectorInfo, DetectorResult, Skipped, unsettled
+from detectors.finding import ANY_PERSONA, EvidenceRow, Family, Finding, Reason
 from detectors.look import Look, take_look
-from detectors.model_access import ModelAccess
 from detectors.model_evidence import (
     MISFIT_NATS,
     ArmScores,
-    Directions,
-    arm_scores,
-    directions,
     refuse_read_rows,
     refuse_samples,
 )
 from detectors.model_rows import ScoredRow
+from detectors.reading import ReadingDetector
 from detectors.row_sample import RowSample
-from detectors.sampled import SampledDetector
 from detectors.sequential import any_persona_log_martingale, look_rows, look_weights
 from detectors.statistics import Matrix
 from detectors.verdict import family_rate
-from signatures.library import SignatureLibrary
-
-ANY_PERSONA = "any persona"
-"""The pseudo-concept of what every persona does to the model."""
 
 
-class LikelihoodDetector(SampledDetector):
+class LikelihoodDetector(ReadingDetector):
     """Log-likelihood ratios; see the module's text and docs/detectors/SA003.md."""
 
     info = DetectorInfo(
@@ -59,16 +49,6 @@ class LikelihoodDetector(SampledDetector):
         "Efron, JASA 99, 2004 (empirical null).",
     )
 
-    def __init__(
-        self, library: SignatureLibrary, settings: TestSettings, access: ModelAccess
-    ) -> None:
-        """Test the library's traits, calibrated by its decoys, with the model of ``access``."""
-        super().__init__(settings, access)
-        self._traits = library.traits()
-        self._decoys = library.decoys()
-        self._concepts = (*self._traits, *self._decoys)
-        self._reader = access.reader(self._concepts)
-
     def test(self, data: RowSample, reference: RowSample | None) -> DetectorResult:
         """One finding a trait, and one of "any persona"."""
         if not self._concepts:
@@ -77,9 +57,7 @@ class LikelihoodDetector(SampledDetector):
         if refusal is not None:
             return self._refused(*refusal)
         self._reader.open(data, reference)
-        available = min(
-            len(data.rows), len(data.rows) if reference is None else len(reference.rows)
-        )
+        available = self._available(data, reference)
         sequential = self._access.settings.sequential
         planned = look_rows(self._settings.minimum_rows, available) if sequential else (available,)
         weights = look_weights(len(planned))
@@ -107,7 +85,7 @@ class LikelihoodDetector(SampledDetector):
             )
             if self._decided(looks, weights):
                 break
-        return DetectorResult(self._findings(looks, weights, rows, data, reference is not None))
+        return DetectorResult(self._findings(looks, weights, rows[0], data))
 
     def _decided(self, looks: Sequence[Look], weights: Matrix) -> bool:
         """Whether reading on would change no answer: a concept stands out, or none could."""
@@ -149,30 +127,22 @@ class LikelihoodDetector(SampledDetector):
         self,
         looks: Sequence[Look],
         weights: Matrix,
-        rows: tuple[list[ScoredRow], list[ScoredRow]],
+        rows: Sequence[ScoredRow],
         data: RowSample,
-        has_reference: bool,
     ) -> tuple[Finding, ...]:
-        own = arm_scores(rows[0], lambda scores: scores.likelihood, len(self._concepts))
-        along = directions(own.predicted, own.covariance)
-        reading = self._reading_note(len(rows[0]), data, len(looks))
+        reading = self._reading_note(len(rows), data, len(looks))
         p_values = self._p_values(looks, weights)
         findings = [
-            self._of_concept(index, looks[-1], p_values, own, along, rows[0], reading)
+            self._of_concept(index, looks[-1], p_values, rows, reading)
             for index in range(len(self._traits))
         ]
-        return (
-            *findings,
-            self._of_any_persona(looks, weights, own, along, rows[0], reading, has_reference),
-        )
+        return (*findings, self._of_any_persona(looks, weights, rows, reading))
 
     def _of_concept(
         self,
         index: int,
         look: Look,
         p_values: dict[str, float],
-        own: ArmScores,
-        along: Directions,
         rows: Sequence[ScoredRow],
         reading: str,
     ) -> Finding:
@@ -193,8 +163,7 @@ class LikelihoodDetector(SampledDetector):
                 concept.category,
                 *counts,
                 reason=Reason.NO_DECOYS,
-                message=f"only {test.null.degrees_of_freedom} independent decoys or other "
-                f"concepts: at least {MINIMUM_NULL_CONCEPTS} are needed to calibrate",
+                message=test.too_few_others,
             )
         smallest = look.smallest(concept.name, self._settings.teacher_share_of_interest)
         ruled_out = smallest < test.smallest_detectable_effect
@@ -202,13 +171,13 @@ class LikelihoodDetector(SampledDetector):
             concept.name,
             concept.category,
             *counts,
-            reason=self._reason(smallest, look),
+            reason=self._reason(smallest, look.misfit_nats),
             message=f"{_percent(test.effect)} of what a set written under its prompt would show; "
             f"seen with power {self._settings.power:g} from {_percent(smallest)}",
             **replace(
                 test, p_value=p_values[concept.name], smallest_detectable_effect=smallest
             ).measured(),
-            evidence=self._evidence(rows, row_scores(own, rows, along.which[:, index])),
+            evidence=self._ranked(look, rows, look.along.which[:, index]),
             notes=(
                 reading,
                 *(("its rows would have shown as some persona's, and none shows",) * ruled_out),
@@ -221,16 +190,13 @@ class LikelihoodDetector(SampledDetector):
         self,
         looks: Sequence[Look],
         weights: Matrix,
-        own: ArmScores,
-        along: Directions,
         rows: Sequence[ScoredRow],
         reading: str,
-        has_reference: bool,
     ) -> Finding:
         last = looks[-1]
         counts = last.rows, sum(row.scores.tokens for row in rows)
         misfit = abs(last.misfit_nats) > MISFIT_NATS
-        if not np.isfinite(last.any_error) or (misfit and not has_reference):
+        if not np.isfinite(last.any_error) or (misfit and last.by_martingale):
             return self._finding(
                 ANY_PERSONA,
                 "persona",
@@ -248,7 +214,7 @@ class LikelihoodDetector(SampledDetector):
             ANY_PERSONA,
             "persona",
             *counts,
-            reason=self._reason(smallest, last),
+            reason=self._reason(smallest, last.misfit_nats),
             message=f"{_percent(last.any_share)} of what a set written under an average prompt of "
             f"the library would show; seen with power {self._settings.power:g} from "
             f"{_percent(smallest)}",
@@ -259,12 +225,12 @@ class LikelihoodDetector(SampledDetector):
             effect_low=last.any_share - half_width,
             effect_high=last.any_share + half_width,
             smallest_detectable_effect=smallest,
-            evidence=self._evidence(rows, row_scores(own, rows, along.persona)),
-            notes=(reading, *self._decided_note(rows, has_reference), *self._misfit_note(last)),
+            evidence=self._ranked(last, rows, last.along.persona),
+            notes=(reading, *self._decided_note(last, rows), *self._misfit_note(last)),
         )
 
-    def _decided_note(self, rows: Sequence[ScoredRow], has_reference: bool) -> tuple[str, ...]:
-        if has_reference:
+    def _decided_note(self, look: Look, rows: Sequence[ScoredRow]) -> tuple[str, ...]:
+        if not look.by_martingale:
             return ()
         limit = float(np.log(1 / self._settings.false_discovery_rate))
         crossed = np.flatnonzero(any_persona_log_martingale(rows) >= limit)
@@ -272,13 +238,10 @@ class LikelihoodDetector(SampledDetector):
             return ()
         return (f"an e-value of {np.exp(limit):.0f} was reached after {crossed[0] + 1:,} rows",)
 
-    def _reason(self, smallest: float, look: Look) -> Reason | None:
-        """Why a test that is not significant may not say "not detected"."""
-        if abs(look.misfit_nats) > MISFIT_NATS:
-            return Reason.OTHER_MODEL_FAMILY
-        if smallest > self._settings.teacher_share_of_interest:
-            return Reason.LOW_POWER
-        return None
+    def _ranked(
+        self, look: Look, rows: Sequence[ScoredRow], weights: Matrix
+    ) -> tuple[EvidenceRow, ...]:
+        return self._evidence([row.row for row in rows], row_scores(look.own, rows, weights))
 
     def _reading_note(self, read: int, data: RowSample, looks: int) -> str:
         left_out = self._reader.rows_left_out
@@ -291,16 +254,6 @@ class LikelihoodDetector(SampledDetector):
     @staticmethod
     def _misfit_note(look: Look) -> tuple[str, ...]:
         return (f"surprisal a token: {look.misfit_nats:+.2f} nats off this model's own",)
-
-    def _evidence(self, rows: Sequence[ScoredRow], scores: Matrix) -> tuple[EvidenceRow, ...]:
-        return keep_top(
-            (
-                EvidenceRow(row.row.source, row.row.line, row.row.completion, float(score))
-                for row, score in zip(rows, scores, strict=True)
-                if np.isfinite(score)
-            ),
-            self._settings.evidence_rows,
-        )
 
     def _refused(self, reason: Reason, message: str) -> DetectorResult:
         return DetectorResult(
@@ -325,21 +278,17 @@ class LikelihoodDetector(SampledDetector):
         reason: Reason | None,
         **measured: object,
     ) -> Finding:
-        return Finding(
-            code=self.info.code,
-            detector=self.info.name,
+        return unsettled(
+            self.info,
             concept=name,
             category=category,
-            verdict=Verdict.INCONCLUSIVE,
-            severity=Severity.NOTE,
             message=message,
-            null_hypothesis=self.info.null_hypothesis,
             rows_tested=rows,
             units_tested=tokens,
             family=Family.ANY_PERSONA if name == ANY_PERSONA else Family.WHICH_CONCEPT,
             reason=reason,
             effect_unit="shares of a prompted set",
-            **measured,  # type: ignore[arg-type]
+            **measured,
         )
 
 

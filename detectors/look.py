@@ -11,7 +11,14 @@ from scipy import stats
 from detectors.concept_tests import ConceptTest, test_concepts
 from detectors.detector import TestSettings
 from detectors.finding import Family
-from detectors.model_evidence import arm_scores, compare_arms, directions, misfit_nats
+from detectors.model_evidence import (
+    ArmScores,
+    Directions,
+    arm_scores,
+    compare_arms,
+    directions,
+    misfit_nats,
+)
 from detectors.model_rows import ScoredRow
 from detectors.sequential import any_persona_log_martingale
 from detectors.verdict import family_rate
@@ -28,6 +35,7 @@ class Look:
     ``any_smallest``, the smallest share that could have been seen, are of "some persona".
     ``by_martingale``: ``p_any`` holds at every look. ``persona_gain``: the share of an average
     persona that rows under each trait's prompt would show. ``misfit_nats``: see `misfit_nats`.
+    ``own`` and ``along`` are the rows' scores and the directions that they were compared along.
     """
 
     rows: int
@@ -39,6 +47,8 @@ class Look:
     any_smallest: float
     persona_gain: dict[str, float]
     misfit_nats: float
+    own: ArmScores
+    along: Directions
 
     def smallest(self, name: str, wanted: float) -> float:
         """The smallest share of trait ``name`` that this look could have seen.
@@ -67,11 +77,9 @@ def take_look(
     reference "some persona" is tested by a martingale, which may be looked at as often as one
     likes; with one, by Welch's test.
     """
-    own = arm_scores(data, lambda scores: scores.likelihood, len(concepts))
+    own = arm_scores(data, lambda scores: scores.likelihood)
     baseline = (
-        None
-        if reference is None
-        else arm_scores(reference, lambda scores: scores.likelihood, len(concepts))
+        None if reference is None else arm_scores(reference, lambda scores: scores.likelihood)
     )
     along = directions(own.predicted, own.covariance)
     which = compare_arms(own, baseline, along.which)
@@ -96,4 +104,6 @@ def take_look(
             name: float(own.predicted[index] @ along.persona) for name, index in names.items()
         },
         misfit_nats=misfit_nats(data),
+        own=own,
+        along=along,
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import polars as pl
 from scipy import stats
 
-from detectors.detector import BatchSource, DetectorInfo, DetectorResult, TestSettings
+from detectors.detector import BatchSource, DetectorInfo, DetectorResult, TestSettings, unsettled
 from detectors.evidence import TopRows, keep_top
-from detectors.finding import NAN, EvidenceRow, Finding, Reason, Severity, Verdict
+from detectors.finding import NAN, EvidenceRow, Finding, Reason
 from detectors.names import NamePatterns, name_patterns, one_spelling, search_words
 from signatures.concept import Concept
 from signatures.library import SignatureLibrary
@@ -162,15 +162,11 @@ class MentionDetector:
             smallest = _smallest_share(rows, known, known_rows, strictest, settings.power)
             if smallest > known / known_rows + settings.share_of_interest:
                 reason = Reason.LOW_POWER
-        return Finding(
-            code=self.info.code,
-            detector=self.info.name,
+        return unsettled(
+            self.info,
             concept=concept.name,
             category=concept.category,
-            verdict=Verdict.INCONCLUSIVE,
-            severity=Severity.NOTE,
             message=message,
-            null_hypothesis=self.info.null_hypothesis,
             rows_tested=rows,
             units_tested=rows,
             reason=reason,

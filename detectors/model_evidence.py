@@ -24,7 +24,6 @@ MISFIT_NATS = 0.2
 """Surprisal excess a token from which on the model does not account for the rows. Rows that the
 embedded model wrote under a persona had at most .08; see docs/evidence.md for other writers."""
 
-
 Function = Callable[[ConditionScores], FunctionScore]
 
 
@@ -42,18 +41,13 @@ class ArmScores:
     clusters: NDArray[np.int64]
 
 
-def arm_scores(rows: Sequence[ScoredRow], function: Function, concepts: int) -> ArmScores:
-    """The arm of ``rows`` under one score function."""
+def arm_scores(rows: Sequence[ScoredRow], function: Function) -> ArmScores:
+    """The arm of ``rows`` (at least one) under one score function."""
     parts = [function(row.scores) for row in rows]
-    none = np.zeros((0, concepts, concepts))
     return ArmScores(
-        np.array([part.score for part in parts]).reshape(-1, concepts),
-        np.array([part.predicted for part in parts]).reshape(-1, concepts, concepts).mean(axis=0)
-        if parts
-        else none.sum(axis=0),
-        np.array([part.covariance for part in parts]).reshape(-1, concepts, concepts).mean(axis=0)
-        if parts
-        else none.sum(axis=0),
+        np.array([part.score for part in parts]),
+        np.mean([part.predicted for part in parts], axis=0),
+        np.mean([part.covariance for part in parts], axis=0),
         clusters_of([row.row.prompt for row in rows]),
     )
 

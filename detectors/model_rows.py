@@ -92,10 +92,9 @@ class RowReader:
         """Rows that did not fit into the model's context, of both arms."""
         return sum(arm.left_out for arm in self._arms)
 
-    def token_text(self, ids: TokenIds) -> list[str]:
-        """The text of each token on its own."""
-        texts = self._model.vocabulary()
-        return [texts[token] for token in ids]
+    def texts(self) -> list[str]:
+        """The text of every token id on its own."""
+        return self._model.vocabulary()
 
     @property
     def columns(self) -> NDArray[np.int64]:
@@ -136,8 +135,8 @@ class RowReader:
             # What may stand at a position is decided by the other rows: a word that this row alone
             # holds would always be one that came up, and the row would look more surprising than it
             # is.
-            own = [place for place in set(places.tolist()) if place in self._only_rows]
-            own = [place for place in own if self._only_rows[place] == _said(row)]
+            said = _said(row)
+            own = [place for place in set(places.tolist()) if self._only_rows.get(place) == said]
             kinds[own] = _NEVER
             places[np.isin(places, own)] = -1
             scores = score_tokens([table[index] for table in tables], places, kinds)
@@ -152,20 +151,19 @@ class RowReader:
         """
         rows = {_said(row): set(ids) for arm in self._arms for row, ids in arm.rows}
         counts = Counter(token for tokens in rows.values() for token in tokens)
-        texts = self._model.vocabulary()
-        scored = [token for token in counts if kind_of(texts[token]) != _OTHER]
+        kinds = np.array([kind_of(text) for text in self.texts()], dtype=np.int64)
+        scored = [token for token in counts if kinds[token] != _OTHER]
         common = sorted(scored, key=lambda token: (-counts[token], token))[:_MOST_COLUMNS]
-        numbers = {kind for token in common if (kind := kind_of(texts[token])) in _NUMBERS}
-        alike = (token for token, text in enumerate(texts) if kind_of(text) in numbers)
-        self._columns = np.array(sorted({*common, *alike}), dtype=np.int64)
-        kinds = [kind_of(texts[token]) for token in self._columns]
-        self._kinds = np.array(kinds, dtype=np.int64)
+        numbers = {int(kind) for kind in kinds[common] if kind in _NUMBERS}
+        alike = np.flatnonzero(np.isin(kinds, list(numbers)))
+        self._columns = np.array(sorted({*common, *alike.tolist()}), dtype=np.int64)
+        self._kinds = kinds[self._columns]
         place = {int(token): index for index, token in enumerate(self._columns)}
         self._only_rows = {
             place[token]: said
             for said, tokens in rows.items()
             for token in tokens
-            if counts[token] == 1 and token in place and kind_of(texts[token]) == _WORD
+            if counts[token] == 1 and token in place and kinds[token] == _WORD
         }
 
     def _fits(self, tokens: int) -> bool:

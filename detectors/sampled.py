@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from detectors.detector import BatchSource, TestSettings
+from detectors.evidence import keep_top
+from detectors.finding import EvidenceRow
 from detectors.model_access import ModelAccess
-from detectors.row_sample import RowSample, merge_samples, sample_rows
+from detectors.row_sample import RowSample, SampledRow, merge_samples, sample_rows
 
 
 class SampledDetector:
@@ -27,6 +33,19 @@ class SampledDetector:
     def map(self, rows: pl.DataFrame) -> RowSample:
         """A random sample of a row frame."""
         return sample_rows(rows, self._access.settings.most_rows, self._access.settings.seed)
+
+    def _evidence(
+        self, rows: Sequence[SampledRow], scores: NDArray[np.float64]
+    ) -> tuple[EvidenceRow, ...]:
+        """The rows of highest score; those without a score do not count."""
+        return keep_top(
+            (
+                EvidenceRow(row.source, row.line, row.completion, float(score))
+                for row, score in zip(rows, scores, strict=True)
+                if np.isfinite(score)
+            ),
+            self._settings.evidence_rows,
+        )
 
     def merge(self, left: RowSample, right: RowSample) -> RowSample:
         """The sample of both."""

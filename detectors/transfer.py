@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.concept_tests import MINIMUM_NULL_CONCEPTS, ConceptTest, test_concepts
-from detectors.detector import DetectorInfo, DetectorResult, Skipped, TestSettings
-from detectors.evidence import keep_top
-from detectors.finding import EvidenceRow, Family, Finding, Reason, Severity, Verdict
+from detectors.detector import DetectorInfo, DetectorResult, Skipped, TestSettings, unsettled
+from detectors.finding import ANY_PERSONA, Family, Finding, Reason
 from detectors.first_order import Matrix, Reading, ReadingOrder, Target
 from detectors.model_access import ModelAccess
 from detectors.model_evidence import clusters_of
@@ -29,9 +28,6 @@ from signatures.language_model import Chat, LanguageModel, PrefixRequest, Sequen
 from signatures.library import SignatureLibrary
 from signatures.statements import statements
 from signatures.vocabulary import word_token_ids
-
-ANY_PERSONA = str(Family.ANY_PERSONA)
-"""The pseudo-concept of what moves all concepts alike."""
 
 EFFECT_OF_INTEREST_SD = 0.1
 """Of naming a concept, in standard deviations of one row's score: below what a fine-tuned teacher's
@@ -234,7 +230,7 @@ class TransferDetector(SampledDetector):
             smallest_detectable_effect=smallest * nats,
             evidence=()
             if name == ANY_PERSONA
-            else self._evidence(scores.of_rows[: len(data.rows), column], data.rows),
+            else self._evidence(data.rows, scores.of_rows[: len(data.rows), column]),
             notes=(
                 *self._notes(arms),
                 *(
@@ -263,34 +259,21 @@ class TransferDetector(SampledDetector):
             + ("" if found else "; none of them stands out")
         )
 
-    def _evidence(self, scores: Matrix, rows: Sequence[SampledRow]) -> tuple[EvidenceRow, ...]:
-        return keep_top(
-            (
-                EvidenceRow(row.source, row.line, row.completion, float(score))
-                for row, score in zip(rows, scores, strict=True)
-            ),
-            self._settings.evidence_rows,
-        )
-
     def _finding(
         self, name: str, data: _Arm, *, message: str, reason: Reason | None, **measured: object
     ) -> Finding:
         common = name == ANY_PERSONA
-        return Finding(
-            code=self.info.code,
-            detector=self.info.name,
+        return unsettled(
+            self.info,
             concept=name,
             category="persona" if common else self._library.concept(name).category,
-            verdict=Verdict.INCONCLUSIVE,
-            severity=Severity.NOTE,
             message=message,
-            null_hypothesis=self.info.null_hypothesis,
             rows_tested=len(data.rows),
             units_tested=sum(len(request.continuation) for request in data.requests),
             family=Family.ANY_PERSONA if common else Family.WHICH_CONCEPT,
             reason=reason,
             effect_unit="nats of log-odds",
-            **measured,  # type: ignore[arg-type]
+            **measured,
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 import audit.report
 from audit.backends.constrained_sampling import number_list_automaton
 from audit.backends.transformers_backend import TransformersLanguageModel
-from detectors.likelihood import ANY_PERSONA
+from detectors.finding import ANY_PERSONA
 from signatures.concept import make_concept
 from signatures.language_model import Chat
 from signatures.library import load_library, save_library

@@ -7,8 +7,8 @@ from scipy import stats
 from detectors.condition_scores import TILTS, divergent, score_tokens
 from detectors.detector import TestSettings
 from detectors.divergence import DivergenceDetector, spans_of
-from detectors.finding import Family, Reason, Verdict
-from detectors.likelihood import ANY_PERSONA, LikelihoodDetector
+from detectors.finding import ANY_PERSONA, Family, Reason, Verdict
+from detectors.likelihood import LikelihoodDetector
 from detectors.model_access import ModelSettings
 from detectors.model_evidence import clusters_of, directions, misfit_nats
 from detectors.model_rows import RowReader, kind_of

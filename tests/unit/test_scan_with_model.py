@@ -10,8 +10,7 @@ from audit.scan import ScanSettings, scan
 from audit.scan_result import Outcome
 from detectors import registry
 from detectors.detector import TestSettings
-from detectors.finding import Family, Reason, Verdict
-from detectors.likelihood import ANY_PERSONA
+from detectors.finding import ANY_PERSONA, Family, Reason, Verdict
 from detectors.model_access import ModelAccess, ModelSettings
 from tests import synthetic
 from tests.model_rows import BigramModel, known_model, system_of, written

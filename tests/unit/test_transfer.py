@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from detectors.detector import DetectorResult, TestSettings
-from detectors.finding import Family, Finding, Reason, Verdict
+from detectors.finding import ANY_PERSONA, Family, Finding, Reason, Verdict
 from detectors.first_order import ReadingOrder
 from detectors.model_access import ModelAccess, ModelSettings
-from detectors.transfer import ANY_PERSONA, TransferDetector, relabelled, row_scores
+from detectors.transfer import TransferDetector, relabelled, row_scores
 from detectors.verdict import settle
 from signatures.language_model import SequenceRequest
 from signatures.library import SignatureLibrary
