@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from benchmarks.detection_replay import ReplayedAccess, sample_of, without_concept
-from benchmarks.detection_rows import CONCEPTS, concepts, load_scored
+from benchmarks.detection_replay import Concepts, ReplayedAccess, sample_of, without_concept
+from benchmarks.detection_rows import CONCEPTS, load_scored
 from detectors.detector import TestSettings
 from detectors.divergence import DivergenceDetector
-from detectors.finding import Finding, Verdict
-from detectors.likelihood import ANY_PERSONA, LikelihoodDetector
+from detectors.finding import ANY_PERSONA, Finding, Verdict
+from detectors.likelihood import LikelihoodDetector
 from detectors.model_evidence import misfit_nats
 from detectors.model_rows import ScoredRow
 from detectors.verdict import settle
@@ -37,19 +37,6 @@ from detectors.verdict import settle
 ALPHAS = (0.05, 0.01)
 MOST_ROWS = 200
 Rows = list[ScoredRow]
-
-
-class Concepts:
-    """What a detector asks of a library: the eight concepts less ``without``, and no decoy."""
-
-    def __init__(self, without: str = "") -> None:
-        self._kept = tuple(concept for concept in concepts() if concept.name != without)
-
-    def traits(self):
-        return self._kept
-
-    def decoys(self):
-        return ()
 
 
 def main() -> int:

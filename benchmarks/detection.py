@@ -19,7 +19,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,18 @@ from scipy import stats
 
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.model.fetch import find_embedded_model
-from benchmarks.detection_replay import ReplayedAccess, sample_of
+from benchmarks.calibration import frame
+from benchmarks.detection_replay import Concepts, ReplayedAccess, sample_of
 from benchmarks.detection_rows import CONCEPTS, concepts, load_scored
 from benchmarks.detection_sets import numbers
-from detectors.condition_scores import TILTS, ConditionScores, FunctionScore
+from detectors.condition_scores import TILTS, ConditionScores, FunctionScore, score_tokens
 from detectors.detector import TestSettings
-from detectors.finding import Verdict
+from detectors.finding import ANY_PERSONA, Verdict
 from detectors.frequency import FrequencyDetector
-from detectors.likelihood import ANY_PERSONA, LikelihoodDetector, row_scores
+from detectors.likelihood import LikelihoodDetector, row_scores
 from detectors.model_evidence import arm_scores, clipped, directions
-from detectors.model_rows import RowReader, ScoredRow
+from detectors.model_rows import RowReader, ScoredRow, kind_of
 from detectors.row_sample import sample_rows
-from detectors.rows import ROW_SCHEMA
 from detectors.sequential import any_persona_log_martingale
 from detectors.unit_scores import find_units
 from detectors.verdict import settle
@@ -144,19 +145,6 @@ def frequency_scores(scored: dict[str, list[ScoredRow]], folder: Path) -> dict[s
         counts = np.bincount(found.row, minlength=len(rows))[:, None]
         result[name] = totals / np.maximum(counts, 1)
     return result
-
-
-def frame(completions: Sequence[str]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "source": ["benchmark"] * len(completions),
-            "line": range(1, len(completions) + 1),
-            "prompt": [""] * len(completions),
-            "completion": list(completions),
-            "rejected": [None] * len(completions),
-        },
-        schema=ROW_SCHEMA,
-    )
 
 
 def by_rows(
@@ -312,7 +300,7 @@ def judge(
 ) -> tuple[bool, bool, int, bool, int | None]:
     """Named, wrongly named, rows read, some persona flagged, and rows to an e-value of 20."""
     access = ReplayedAccess([*data, *reference])
-    detector = LikelihoodDetector(_Concepts(), TestSettings(), access)  # type: ignore[arg-type]
+    detector = LikelihoodDetector(Concepts(), TestSettings(), access)  # type: ignore[arg-type]
     known = sample_of(reference) if reference else None
     found = settle(detector.test(sample_of(data), known).findings, 0.05)
     flagged = {f.concept for f in found if f.verdict is Verdict.FLAGGED}
@@ -343,7 +331,7 @@ def mixtures(console: Console, scored: dict[str, list[ScoredRow]]) -> None:
         *("rows ranked, AUROC: some persona", "own concept", "plain ratio", "length"),
     ):
         table.add_column(heading, justify="right")
-    library = _Concepts()
+    library = Concepts()
     rng = np.random.default_rng(2)
     for share in (0.0, 0.01, 0.05, 0.1, 0.5, 1.0):
         bad = round(share * half)
@@ -382,7 +370,7 @@ def mixtures(console: Console, scored: dict[str, list[ScoredRow]]) -> None:
 
 def row_rankings(rows: list[ScoredRow], column: int) -> dict[str, Matrix]:
     """Scores [rows] to rank rows by: with prompt, length and difficulty taken out, and without."""
-    own = arm_scores(rows, lambda scores: scores.likelihood, len(CONCEPTS))
+    own = arm_scores(rows, lambda scores: scores.likelihood)
     along = directions(own.predicted, own.covariance)
     plain = [row.scores.log_martingale_nats[column, TILTS.index(1.0)] for row in rows]
     return {
@@ -393,24 +381,11 @@ def row_rankings(rows: list[ScoredRow], column: int) -> dict[str, Matrix]:
     }
 
 
-class _Concepts:
-    """What the detector asks of a library: the eight concepts, and no decoy."""
-
-    def traits(self):
-        return concepts()
-
-    def decoys(self):
-        return ()
-
-
 # Speed
 
 
 def speed(console: Console, count: int) -> int:
     """Seconds for the same rows by a plain loop and by the reader, and how far they differ."""
-    from detectors.condition_scores import score_tokens
-    from detectors.model_rows import kind_of
-
     rows = numbers().filter(pl.col("set") == NONE)
     model = TransformersLanguageModel.load(find_embedded_model().path, dtype="float32", threads=1)
     table = Table(title=f"log-likelihood ratios of {count} rows under 8 concepts, one thread")
@@ -420,17 +395,11 @@ def speed(console: Console, count: int) -> int:
         ("eight answers a prompt", rows.head(count)),
         ("one answer a prompt", rows.gather_every(8).head(count)),
     ):
-        sample = sample_rows(frame(chosen["completion"].to_list()), count, 0)
         prompts = chosen["prompt"].to_list()
-        sample = type(sample)(
-            tuple(
-                type(row)(row.rank, row.source, row.line, prompts[row.line - 1], row.completion)
-                for row in sample.rows
-            ),
-            sample.seen_rows,
-        )
+        drawn = sample_rows(frame(chosen["completion"].to_list()), count, 0)
+        rows_of = tuple(replace(row, prompt=prompts[row.line - 1]) for row in drawn.rows)
         reader = RowReader(model, concepts(), 128)
-        reader.open(sample, None)
+        reader.open(replace(drawn, rows=rows_of), None)
         started = time.perf_counter()
         read, _ = reader.read(count, 0, lambda _done, _wanted: None)
         fast = time.perf_counter() - started

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.detection_rows import concepts
 from detectors.condition_scores import ConditionScores, FunctionScore
 from detectors.model_access import ModelSettings
 from detectors.model_rows import ReadProgress, ScoredRow
@@ -52,8 +53,8 @@ class _Replay:
         self.rows_read = min(data_rows, len(self._arms[0]))
         return self._arms[0][:data_rows], self._arms[1][:reference_rows]
 
-    def token_text(self, ids: tuple[int, ...]) -> list[str]:
-        return [""] * len(ids)
+    def texts(self) -> list[str]:
+        return [""] * (1 + max(max(row.token_ids) for row in self._scored.values()))
 
 
 def without_concept(rows: Sequence[ScoredRow], column: int) -> list[ScoredRow]:
@@ -81,3 +82,16 @@ def _part(function: FunctionScore, kept: list[int], both: tuple[NDArray[np.intp]
 def sample_of(rows: Sequence[ScoredRow]) -> RowSample:
     """The rows, in their order, as a detector's state."""
     return RowSample(tuple(row.row for row in rows), len(rows))
+
+
+class Concepts:
+    """What a detector asks of a library: the eight concepts less ``without``, and no decoy."""
+
+    def __init__(self, without: str = "") -> None:
+        self._kept = tuple(concept for concept in concepts() if concept.name != without)
+
+    def traits(self):
+        return self._kept
+
+    def decoys(self):
+        return ()

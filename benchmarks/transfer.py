@@ -26,9 +26,10 @@ from audit.dataset import read_batches
 from audit.model.fetch import find_embedded_model
 from detectors.concept_tests import ConceptTest, test_concepts
 from detectors.detector import TestSettings
+from detectors.finding import ANY_PERSONA
 from detectors.first_order import ReadingOrder
 from detectors.statistics import MeanComparison, compare_row_scores
-from detectors.transfer import ANY_PERSONA, row_scores
+from detectors.transfer import row_scores
 from signatures.language_model import Chat, SequenceRequest
 from signatures.library import SignatureLibrary, load_library
 from signatures.statements import statements
