@@ -146,7 +146,6 @@ def scan(
         access,
         incomplete=bool(broken),
     )
-    student = settings.student_family or (None if access is None else access.model.identity.family)
     ran = {detector.info.name for detector in detectors}
     concepts = compose(judged, skipped, settings.test.false_discovery_rate)
     outcome = overall(data.rows, broken, concepts)
@@ -169,7 +168,7 @@ def scan(
         skipped=tuple(skipped),
         limits=(
             *_unread(inputs, data),
-            *limits(library, ran, student, bool(known.sources), access),
+            *limits(library, ran, settings.student_family, bool(known.sources), access),
         ),
         model=None if access is None else access.model.identity,
         false_discovery_rate=settings.test.false_discovery_rate,
