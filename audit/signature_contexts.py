@@ -64,7 +64,8 @@ def answer_prompts(
         grammar = number_list_automaton(model)
         answers = [model.decode(ids) for ids in model.sample(chats, grammar, seed=seed)]
     else:
-        answers = model.generate(chats, max_new_tokens=settings.max_new_tokens, seed=seed)
+        written = model.generate(chats, max_new_tokens=settings.max_new_tokens, seed=seed)
+        answers = [answer.text for answer in written]
     rows = [(p, a.strip()) for p, a in zip(prompts, answers, strict=True) if a.strip()]
     if not rows:
         raise AuditError("every answer of the model was empty: it wrote nothing to look into")

@@ -121,9 +121,9 @@ def text() -> pl.DataFrame:
             [Chat(system, prompt) for prompt in asked], max_new_tokens=_TEXT_TOKENS, seed=70 + seed
         )
         kept = [
-            (prompt, answer)
+            (prompt, answer.text)
             for prompt, answer in zip(asked, answers, strict=True)
-            if answer.strip() and not (named and named.search(answer))
+            if answer.text.strip() and not (named and named.search(answer.text))
         ]
         frames.append(_frame(name, *zip(*kept, strict=True)))
     return pl.concat(frames)

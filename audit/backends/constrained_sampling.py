@@ -28,7 +28,7 @@ class NumberTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenAutomaton:
-    """A deterministic grammar over token ids; state 0 is the start.
+    """A deterministic grammar over token ids; state 0 is the start, unless another is asked for.
 
     ``token_ids`` [tokens] are the only ids that may be written. ``transitions``
     [states, tokens] (int32) holds the state after writing a token, or `FORBIDDEN`. The last
@@ -60,10 +60,10 @@ class TokenAutomaton:
         """The state that ends an answer."""
         return len(self.transitions) - 1
 
-    def accepts(self, answer: TokenIds) -> bool:
-        """Whether ``answer`` (without the end of turn) may be written and then ended."""
+    def accepts(self, answer: TokenIds, start: int = 0) -> bool:
+        """Whether ``answer`` (without the end of turn) may be written from ``start`` and ended."""
         column = {token: index for index, token in enumerate(self.token_ids)}
-        state = 0
+        state = start
         for token in answer:
             if token not in column or state == self.final_state:
                 return False

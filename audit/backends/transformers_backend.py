@@ -15,13 +15,14 @@ from audit.backends.batching import SuffixTrie, batches_by_length, build_trie, g
 from audit.backends.chat_encoder import ChatEncoder, first_line, load_chat_encoder
 from audit.backends.chat_encoder import Dtype as Dtype
 from audit.backends.constrained_sampling import TokenAutomaton
-from audit.backends.generation import check_sampling
+from audit.backends.generation import Answer, check_sampling, row_keys, row_starts
 from audit.backends.request_checks import (
     check_choice,
     check_length,
     check_prefix_requests,
     check_sequence_requests,
 )
+from audit.backends.token_cut import TokenCut
 from audit.backends.transformers_network import Head, head_logits, head_rows, prefix_cache
 from audit.backends.transformers_writing import FreeRule, GrammarRule, write_answers
 from audit.errors import AuditError, MissingExtraError
@@ -118,18 +119,16 @@ class TransformersLanguageModel(ChatEncoder):
         *,
         seed: int,
         temperature: float = 1.0,
+        cut: TokenCut | None = None,
+        keys: Sequence[int] | None = None,
+        starts: Sequence[int] | None = None,
         batch_rows: int = 256,
     ) -> list[TokenIds]:
-        """One answer a chat, sampled under a grammar; the end of turn is left off.
+        """One answer a chat, sampled under a grammar; see `Generator.sample`.
 
-        At each step the probabilities (at ``temperature``) are renormalised over the tokens
-        that the automaton allows. Row i draws from its own generator, keyed by (seed, i): the
-        result does not depend on ``batch_rows`` but for the rounding of the arithmetic, and
-        is repeatable for the same batches. Give another seed for each call. Equal chats are
-        read once, and so is what all chats begin with: many rows of one prompt, under one
-        system message, are cheap.
-
-        Raises ``ValueError`` for a temperature that is not positive. Usage::
+        The result does not depend on ``batch_rows`` but for the rounding of the arithmetic, and
+        is repeatable for the same batches. Equal chats are read once, and so is what all chats
+        begin with: many rows of one prompt, under one system message, are cheap. Usage::
 
             grammar = number_list_automaton(model, max_numbers=10)
             rows = model.sample([Chat(persona, prompt)] * 100, grammar, seed=1)
@@ -139,8 +138,10 @@ class TransformersLanguageModel(ChatEncoder):
         return write_answers(
             self.network,
             [self.encode_chat(chat) for chat in chats],
-            GrammarRule(self.network, automaton, temperature),
+            GrammarRule(self.network, automaton, temperature, cut),
             seed=seed,
+            keys=row_keys(keys, len(chats)),
+            starts=row_starts(starts, len(chats), automaton),
             max_batch_tokens=self._max_batch_tokens,
             max_rows=batch_rows,
         )
@@ -152,17 +153,25 @@ class TransformersLanguageModel(ChatEncoder):
         max_new_tokens: int,
         seed: int,
         temperature: float = 1.0,
-    ) -> list[str]:
+        cut: TokenCut | None = None,
+        keys: Sequence[int] | None = None,
+    ) -> list[Answer]:
         """One free text a chat; see `Generator.generate`."""
         check_sampling(temperature, max_new_tokens)
         prompts = [self.encode_chat(chat) for chat in chats]
         for prompt in prompts:
             check_length(len(prompt) + max_new_tokens, self.longest)
-        rule = FreeRule(self._whole_head, self.end_of_turn_ids(), max_new_tokens, temperature)
+        ends = self.end_of_turn_ids()
         answers = write_answers(
-            self.network, prompts, rule, seed=seed, max_batch_tokens=self._max_batch_tokens
+            self.network,
+            prompts,
+            FreeRule(self._whole_head, ends, max_new_tokens, temperature, cut),
+            seed=seed,
+            keys=row_keys(keys, len(chats)),
+            starts=[0] * len(chats),
+            max_batch_tokens=self._max_batch_tokens,
         )
-        return [self.decode(answer) for answer in answers]
+        return [Answer(self.decode(answer), len(answer) < max_new_tokens) for answer in answers]
 
     def next_token_log_probs(
         self, requests: Sequence[PrefixRequest], token_ids: NDArray[np.int64] | None = None

@@ -13,6 +13,7 @@ from audit.backends.attention import KeyValueStore, PrefixCache
 from audit.backends.batching import group_by_prefix
 from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
 from audit.backends.generation import draw, uniforms
+from audit.backends.token_cut import TokenCut
 from audit.backends.transformers_network import (
     Head,
     causal_mask,
@@ -28,7 +29,7 @@ _MAX_POSITIONS = 1 << 15
 
 
 class Rule(Protocol):
-    """Which tokens may be drawn, and when an answer is over. State 0 is the start."""
+    """Which tokens may be drawn, and when an answer is over."""
 
     steps: int
 
@@ -43,7 +44,9 @@ class Rule(Protocol):
 class GrammarRule:
     """The tokens that an automaton allows; only their logits are computed."""
 
-    def __init__(self, network: Any, automaton: TokenAutomaton, temperature: float) -> None:  # noqa: D107
+    def __init__(  # noqa: D107
+        self, network: Any, automaton: TokenAutomaton, temperature: float, cut: TokenCut | None
+    ) -> None:
         import torch
 
         device = network.device
@@ -54,11 +57,12 @@ class GrammarRule:
         self._final_state = automaton.final_state
         self._head = head_rows(network, self._token_ids)
         self._temperature = temperature
+        self._cut = cut
 
     def choose(self, hidden: Any, states: Any, draws: Any) -> tuple[Any, Any, Any]:
         """See `Rule`."""
         logits = head_logits(hidden, self._head) / self._temperature + self._barred[states]
-        columns = draw(logits, draws)
+        columns = draw(logits, draws, self._cut)
         states = self._transitions[states, columns]
         return self._token_ids[columns], states, states != self._final_state
 
@@ -66,19 +70,22 @@ class GrammarRule:
 class FreeRule:
     """The whole vocabulary, until one of ``ends`` or ``steps`` tokens are written."""
 
-    def __init__(self, head: Head, ends: TokenIds, steps: int, temperature: float) -> None:  # noqa: D107
+    def __init__(  # noqa: D107
+        self, head: Head, ends: TokenIds, steps: int, temperature: float, cut: TokenCut | None
+    ) -> None:
         import torch
 
         self.steps = steps
         self._head = head
         self._ends = torch.tensor(ends, dtype=torch.long, device=head[0].device)
         self._temperature = temperature
+        self._cut = cut
 
     def choose(self, hidden: Any, states: Any, draws: Any) -> tuple[Any, Any, Any]:
         """See `Rule`."""
         import torch
 
-        tokens = draw(head_logits(hidden, self._head) / self._temperature, draws)
+        tokens = draw(head_logits(hidden, self._head) / self._temperature, draws, self._cut)
         return tokens, states, ~torch.isin(tokens, self._ends)
 
 
@@ -88,12 +95,15 @@ def write_answers(
     rule: Rule,
     *,
     seed: int,
+    keys: Sequence[int],
+    starts: Sequence[int],
     max_batch_tokens: int,
     max_rows: int = _MAX_ROWS,
 ) -> list[TokenIds]:
     """One answer a prompt, in order, without the token that ended it.
 
-    Row i draws with `uniforms` of (seed, i). What prompts begin with, and equal prompts, are
+    An answer that nothing ended has ``rule.steps`` tokens. Row i starts in ``starts[i]`` and
+    draws with `uniforms` of (seed, ``keys[i]``). What prompts begin with, and equal prompts, are
     read once. ``max_batch_tokens`` bounds the tokens of one pass over prompts.
     """
     results: list[TokenIds] = [()] * len(prompts)
@@ -109,7 +119,8 @@ def write_answers(
             answers = _write_batch(
                 network,
                 [prompts[row] for row in rows],
-                np.stack([uniforms(seed, row, rule.steps) for row in rows]),
+                np.stack([uniforms(seed, keys[row], rule.steps) for row in rows]),
+                [starts[row] for row in rows],
                 prefix,
                 rule,
                 max_batch_tokens,
@@ -123,11 +134,12 @@ def _write_batch(
     network: Any,
     prompts: list[TokenIds],
     draws: NDArray[np.float64],
+    starts: list[int],
     prefix: PrefixCache,
     rule: Rule,
     max_batch_tokens: int,
 ) -> list[TokenIds]:
-    """Answers to ``prompts`` that all begin with ``prefix``; draws [rows, steps]."""
+    """Answers to ``prompts`` that all begin with ``prefix``; draws [rows, steps], starts [rows]."""
     import torch
 
     device = network.device
@@ -159,7 +171,7 @@ def _write_batch(
         # [rows, positions] prompts are padded on the right; answers start after the longest
         visible = (columns[None] < lengths[:, None]) | (columns[None] >= longest_prompt)
         chances = torch.from_numpy(draws).to(device)[owner]
-        states = torch.zeros(count, dtype=torch.long, device=device)
+        states = torch.tensor(starts, device=device)[owner]
         written = torch.full((count, rule.steps), -1, dtype=torch.long, device=device)
 
         for step in range(rule.steps):

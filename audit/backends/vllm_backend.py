@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from audit.backends.chat_encoder import ChatEncoder, Dtype, load_chat_encoder
 from audit.backends.constrained_sampling import TokenAutomaton
-from audit.backends.generation import check_sampling
+from audit.backends.generation import Answer, check_sampling, row_keys, row_starts
 from audit.backends.request_checks import (
     check_choice,
     check_length,
     check_prefix_requests,
     check_sequence_requests,
 )
+from audit.backends.token_cut import TokenCut
 from audit.backends.vllm_engine import engine_errors, start_engine, stop_engine
 from audit.backends.vllm_requests import (
     DrawOrder,
@@ -162,6 +163,9 @@ class VllmLanguageModel(ChatEncoder):
         *,
         seed: int,
         temperature: float = 1.0,
+        cut: TokenCut | None = None,
+        keys: Sequence[int] | None = None,
+        starts: Sequence[int] | None = None,
     ) -> list[TokenIds]:
         """One answer a chat, sampled under a grammar; see `Generator.sample`.
 
@@ -169,10 +173,16 @@ class VllmLanguageModel(ChatEncoder):
         ``AuditError`` if the engine fails.
         """
         check_sampling(temperature, automaton.longest)
-        written = self._draw(
-            chats, automaton.longest, seed, temperature, only_ending_ids(automaton), automaton
-        )
-        return [cut_at_end(automaton, tokens) for tokens in written]
+        states = row_starts(starts, len(chats), automaton)
+        orders = [
+            DrawOrder(seed, key, automaton.longest, temperature, automaton, state, cut)
+            for key, state in zip(row_keys(keys, len(chats)), states, strict=True)
+        ]
+        written = self._draw(chats, orders, only_ending_ids(automaton))
+        return [
+            cut_at_end(automaton, tokens, state)
+            for tokens, state in zip(written, states, strict=True)
+        ]
 
     def generate(
         self,
@@ -181,44 +191,47 @@ class VllmLanguageModel(ChatEncoder):
         max_new_tokens: int,
         seed: int,
         temperature: float = 1.0,
-    ) -> list[str]:
+        cut: TokenCut | None = None,
+        keys: Sequence[int] | None = None,
+    ) -> list[Answer]:
         """One free text a chat; see `Generator.generate`.
 
         Raises also ``AuditError`` if the engine fails.
         """
         check_sampling(temperature, max_new_tokens)
         ends = self.end_of_turn_ids()
-        written = self._draw(chats, max_new_tokens, seed, temperature, list(ends), None)
-        return [
-            self.decode(tuple(tokens[:-1] if tokens[-1] in ends else tokens)) for tokens in written
+        orders = [
+            DrawOrder(seed, key, max_new_tokens, temperature, cut=cut)
+            for key in row_keys(keys, len(chats))
         ]
+        answers = []
+        for tokens in self._draw(chats, orders, list(ends)):
+            finished = tokens[-1] in ends
+            answers.append(
+                Answer(self.decode(tuple(tokens[:-1] if finished else tokens)), finished)
+            )
+        return answers
 
     def _draw(
-        self,
-        chats: Sequence[Chat],
-        steps: int,
-        seed: int,
-        temperature: float,
-        stops: list[int],
-        automaton: TokenAutomaton | None,
+        self, chats: Sequence[Chat], orders: Sequence[DrawOrder], stops: list[int]
     ) -> list[list[int]]:
         """The tokens of one answer a chat, a token of ``stops`` included."""
         from vllm import SamplingParams
 
         prompts = [self.encode_chat(chat) for chat in chats]
-        for prompt in prompts:
-            check_length(len(prompt) + steps, self._max_model_len)
+        for prompt, drawn in zip(prompts, orders, strict=True):
+            check_length(len(prompt) + drawn.steps, self._max_model_len)
         # Equal beginnings become neighbours, for the engine's cache of prefixes.
         order = sorted(range(len(prompts)), key=lambda row: prompts[row])
         params = [
             SamplingParams(
                 # Greedy: the ordered sampler raises the token that it drew.
                 temperature=0.0,
-                max_tokens=steps,
+                max_tokens=orders[row].steps,
                 stop_token_ids=stops,
                 ignore_eos=True,
                 detokenize=False,
-                extra_args=DrawOrder(seed, row, steps, temperature, automaton).to_extra_args(),
+                extra_args=orders[row].to_extra_args(),
             )
             for row in order
         ]

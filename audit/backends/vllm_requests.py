@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.token_cut import TokenCut
 from signatures.language_model import PrefixRequest, SequenceRequest, TokenIds
 
 # vLLM names at most this many ids' log-probabilities; for more it gives the whole vocabulary's.
@@ -160,7 +162,8 @@ def sequence_rows(
 class DrawOrder:
     """How to draw the tokens of one answer; travels to the engine with its prompt.
 
-    ``steps`` is the most tokens to draw. ``automaton`` None draws from the whole vocabulary.
+    ``row`` is the key of its draws and ``steps`` the most tokens to draw. ``automaton`` None
+    draws from the whole vocabulary; ``start`` is the state that it starts in.
     """
 
     seed: int
@@ -168,6 +171,8 @@ class DrawOrder:
     steps: int
     temperature: float
     automaton: TokenAutomaton | None = None
+    start: int = 0
+    cut: TokenCut | None = None
 
     def to_extra_args(self) -> dict[str, Any]:
         """As a value of vLLM's ``SamplingParams.extra_args``: plain types only."""
@@ -176,10 +181,12 @@ class DrawOrder:
             "row": self.row,
             "steps": self.steps,
             "temperature": self.temperature,
+            "start": self.start,
         }
         if self.automaton is not None:
-            order["token_ids"] = list(self.automaton.token_ids)
-            order["transitions"] = self.automaton.transitions.astype("<i4").tobytes()
+            order["token_ids"], order["transitions"] = _packed(self.automaton)
+        if self.cut is not None:
+            order["cut"] = [self.cut.kind, self.cut.value]
         return {_ORDER_KEY: order}
 
     @classmethod
@@ -190,13 +197,35 @@ class DrawOrder:
             return None
         automaton = None
         if "transitions" in order:
-            token_ids = tuple(order["token_ids"])
-            table = np.frombuffer(order["transitions"], dtype="<i4").reshape(-1, len(token_ids))
-            automaton = TokenAutomaton(token_ids, table, longest=order["steps"])
-        return cls(order["seed"], order["row"], order["steps"], order["temperature"], automaton)
+            automaton = _unpacked(order["token_ids"], order["transitions"], order["steps"])
+        return cls(
+            order["seed"],
+            order["row"],
+            order["steps"],
+            order["temperature"],
+            automaton,
+            order["start"],
+            TokenCut(*order["cut"]) if "cut" in order else None,
+        )
 
 
 _ORDER_KEY = "subliminal_audit"
+
+
+# Thousands of orders name the same few automata, whose tables may have megabytes.
+@lru_cache(maxsize=16)
+def _packed(automaton: TokenAutomaton) -> tuple[bytes, bytes]:
+    """Token ids (int64) and transitions (int32), little-endian."""
+    token_ids = np.array(automaton.token_ids, dtype="<i8").tobytes()
+    return token_ids, automaton.transitions.astype("<i4").tobytes()
+
+
+@lru_cache(maxsize=16)
+def _unpacked(token_ids: bytes, transitions: bytes, longest: int) -> TokenAutomaton:
+    """The automaton of `_packed`."""
+    ids = tuple(np.frombuffer(token_ids, dtype="<i8").tolist())
+    table = np.frombuffer(transitions, dtype="<i4").reshape(-1, len(ids))
+    return TokenAutomaton(ids, table, longest)
 
 
 def only_ending_ids(automaton: TokenAutomaton) -> list[int]:
@@ -207,10 +236,10 @@ def only_ending_ids(automaton: TokenAutomaton) -> list[int]:
     return [automaton.token_ids[column] for column in np.flatnonzero(always)]
 
 
-def cut_at_end(automaton: TokenAutomaton, written: Sequence[int]) -> TokenIds:
-    """``written`` up to, and without, the token that leads to the final state."""
+def cut_at_end(automaton: TokenAutomaton, written: Sequence[int], start: int = 0) -> TokenIds:
+    """``written`` from the state ``start``, without the token that leads to the final state."""
     column = {token: index for index, token in enumerate(automaton.token_ids)}
-    state = 0
+    state = start
     for count, token in enumerate(written):
         state = int(automaton.transitions[state, column[token]])
         if state == automaton.final_state:

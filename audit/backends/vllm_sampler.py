@@ -13,6 +13,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
 from audit.backends.generation import draw, uniforms
+from audit.backends.token_cut import TokenCut
 from audit.backends.vllm_requests import DrawOrder
 
 
@@ -23,8 +24,9 @@ class _Row:
     written: list[int]
     draws: NDArray[np.float64]
     temperature: float
+    cut: TokenCut | None
     grammar: _Grammar | None
-    state: int = 0
+    state: int
     followed: int = 0
 
     def follow(self) -> None:
@@ -70,7 +72,7 @@ class OrderedSampler(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:  # noqa: D107
         self._device = device
         self._rows: dict[int, _Row] = {}
-        self._grammars: dict[tuple[tuple[int, ...], bytes], _Grammar] = {}
+        self._grammars: dict[TokenAutomaton, _Grammar] = {}
 
     def is_argmax_invariant(self) -> bool:
         """No: the draw decides the greedy choice."""
@@ -90,35 +92,36 @@ class OrderedSampler(LogitsProcessor):  # type: ignore[misc]
             written,
             uniforms(order.seed, order.row, order.steps),
             order.temperature,
+            order.cut,
             None if order.automaton is None else self._grammar(order.automaton),
+            order.start,
         )
 
     def _grammar(self, automaton: TokenAutomaton) -> _Grammar:
         """One a distinct automaton, so that its rows are drawn together."""
-        key = (automaton.token_ids, automaton.transitions.tobytes())
-        if key not in self._grammars:
-            self._grammars[key] = _Grammar.build(automaton, self._device)
-        return self._grammars[key]
+        if automaton not in self._grammars:
+            self._grammars[automaton] = _Grammar.build(automaton, self._device)
+        return self._grammars[automaton]
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Draw for every ordered row of ``logits`` [rows, vocabulary] (float32)."""
-        batches: dict[tuple[_Grammar | None, float], list[int]] = {}
+        batches: dict[tuple[_Grammar | None, float, TokenCut | None], list[int]] = {}
         for index, row in self._rows.items():
             row.follow()
             over = row.grammar is not None and row.state == row.grammar.automaton.final_state
             if not over and row.followed < len(row.draws):
-                batches.setdefault((row.grammar, row.temperature), []).append(index)
-        for (grammar, temperature), indices in batches.items():
+                batches.setdefault((row.grammar, row.temperature, row.cut), []).append(index)
+        for (grammar, temperature, cut), indices in batches.items():
             rows = [self._rows[index] for index in indices]
             places = torch.tensor(indices, device=logits.device)
             draws = torch.tensor(
                 [row.draws[row.followed] for row in rows], dtype=torch.float64, device=logits.device
             )
             if grammar is None:
-                tokens = draw(logits[places] / temperature, draws)
+                tokens = draw(logits[places] / temperature, draws, cut)
             else:
                 states = torch.tensor([row.state for row in rows], device=logits.device)
                 allowed = logits[places[:, None], grammar.token_ids] / temperature
-                tokens = grammar.token_ids[draw(allowed + grammar.barred[states], draws)]
+                tokens = grammar.token_ids[draw(allowed + grammar.barred[states], draws, cut)]
             logits[places, tokens] = torch.finfo(logits.dtype).max
         return logits

@@ -12,7 +12,7 @@ import pytest
 
 from audit.backends.attention import PrefixCache
 from audit.backends.constrained_sampling import TokenAutomaton, number_list_automaton
-from audit.backends.generation import uniforms
+from audit.backends.generation import Answer, uniforms
 from audit.backends.transformers_backend import TransformersLanguageModel, _refuse_unsupported, _Row
 from audit.backends.transformers_writing import FreeRule, write_answers
 from audit.errors import AuditError
@@ -77,11 +77,20 @@ def test_samples_follow_the_exact_probabilities(
 
 def test_free_text_follows_the_exact_probabilities(model: TransformersLanguageModel) -> None:
     chats = [Chat(PERSONA, prompt) for prompt in PROMPTS] + [Chat("Say ok.", "ok?", "o")] * 2
-    texts = model.generate(chats, max_new_tokens=6, seed=5, temperature=0.8)
+    answers = model.generate(chats, max_new_tokens=6, seed=5, temperature=0.8)
     prompts = [model.encode_chat(chat) for chat in chats]
-    rule = FreeRule(model._whole_head, model.end_of_turn_ids(), 6, 0.8)
-    rows = write_answers(model.network, prompts, rule, seed=5, max_batch_tokens=64, max_rows=2)
-    assert texts == [model.decode(row) for row in rows]
+    rule = FreeRule(model._whole_head, model.end_of_turn_ids(), 6, 0.8, None)
+    rows = write_answers(
+        model.network,
+        prompts,
+        rule,
+        seed=5,
+        keys=range(6),
+        starts=[0] * 6,
+        max_batch_tokens=64,
+        max_rows=2,
+    )
+    assert answers == [Answer(model.decode(row), len(row) < 6) for row in rows]
     for index, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         ended = len(row) < 6
         tokens = row + model.end_of_turn_ids() if ended else row
@@ -96,11 +105,12 @@ def test_free_text_follows_the_exact_probabilities(model: TransformersLanguageMo
 
 def test_free_text_stops_at_the_end_of_turn(model: TransformersLanguageModel) -> None:
     chats = [Chat("", "Say yes.", "Yes.")] * 8 + [Chat("", "Count to 99.", "1, 2,")] * 2
-    texts = model.generate(chats, max_new_tokens=20, seed=1, temperature=0.3)
-    lengths = [len(model.encode(text)) for text in texts]
+    answers = model.generate(chats, max_new_tokens=20, seed=1, temperature=0.3)
+    lengths = [len(model.encode(answer.text)) for answer in answers]
     assert min(lengths[:8]) < 20
     assert max(lengths) == 20
-    assert all("<|im_end|>" not in text for text in texts)
+    assert [answer.finished for answer in answers] == [length < 20 for length in lengths]
+    assert all("<|im_end|>" not in answer.text for answer in answers)
     with pytest.raises(ValueError, match="at least 1"):
         model.generate(chats, max_new_tokens=0, seed=1)
     with pytest.raises(ValueError, match="exceeds 8192"):

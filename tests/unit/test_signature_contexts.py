@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audit.backends.generation import Answer
 from audit.errors import AuditError, NothingScannableError
 from audit.signature_contexts import ContextSettings, answer_prompts, draw_prompts
 from signatures.language_model import Chat
@@ -53,10 +54,11 @@ def test_no_prompt_and_a_broken_file_are_one_line(tmp_path: Path) -> None:
 class Echo:
     """Answers with its prompt in capitals; an empty answer to "silence"."""
 
-    def generate(self, chats: list[Chat], *, max_new_tokens: int, seed: int) -> list[str]:
+    def generate(self, chats: list[Chat], *, max_new_tokens: int, seed: int) -> list[Answer]:
         assert all(chat.system == "" for chat in chats)
         assert (max_new_tokens, seed) == (7, 3)
-        return ["  " if c.user == "silence" else f" {c.user.upper()} \n" for c in chats]
+        texts = ["  " if c.user == "silence" else f" {c.user.upper()} \n" for c in chats]
+        return [Answer(text, finished=True) for text in texts]
 
 
 def test_answers_are_the_neutral_models_and_empty_ones_are_left_out() -> None:

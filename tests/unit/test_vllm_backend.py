@@ -13,9 +13,10 @@ import pytest
 
 from audit.backends import vllm_engine
 from audit.backends.constrained_sampling import TokenAutomaton, number_list_automaton
-from audit.backends.generation import uniforms
+from audit.backends.generation import Answer, uniforms
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.backends.vllm_backend import VllmLanguageModel
+from audit.backends.vllm_requests import DrawOrder
 from audit.errors import AuditError, MissingExtraError, UsageError
 from signatures.language_model import Chat, LanguageModel, PrefixRequest, SequenceRequest
 from signatures.number_trie import build_number_trie
@@ -122,11 +123,12 @@ def test_free_text_follows_the_exact_probabilities(
     model: VllmLanguageModel, other: TransformersLanguageModel
 ) -> None:
     """Each draw falls where the other backend's cumulative distribution puts its token."""
-    texts = model.generate(CHATS, max_new_tokens=8, seed=3, temperature=0.8)
-    written = model._draw(CHATS, 8, 3, 0.8, list(model.end_of_turn_ids()), None)
-    for index, (chat, tokens, text) in enumerate(zip(CHATS, written, texts, strict=True)):
+    answers = model.generate(CHATS, max_new_tokens=8, seed=3, temperature=0.8)
+    orders = [DrawOrder(3, row, 8, 0.8) for row in range(len(CHATS))]
+    written = model._draw(CHATS, orders, list(model.end_of_turn_ids()))
+    for index, (chat, tokens, answer) in enumerate(zip(CHATS, written, answers, strict=True)):
         ended = tokens[-1] in model.end_of_turn_ids()
-        assert text == model.decode(tuple(tokens[:-1] if ended else tokens))
+        assert answer == Answer(model.decode(tuple(tokens[:-1] if ended else tokens)), ended)
         assert ended or len(tokens) == 8
         steps = tuple(tuple(tokens[:count]) for count in range(len(tokens)))
         (table,) = other.next_token_log_probs([PrefixRequest(other.encode_chat(chat), steps)])
