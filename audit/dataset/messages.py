@@ -6,25 +6,29 @@ import enum
 
 from audit.dataset.faults import RejectCode, RowFault
 from audit.dataset.row_text import (
+    ASSISTANT,
+    SYSTEM,
+    USER,
     Row,
     RowText,
     json_text,
     list_of,
     text_of,
+    texts_of,
     truth,
     type_name,
     unpacked,
 )
 
-_TRAINED_ROLES = frozenset(
-    {"assistant", "gpt", "model", "bot", "chatgpt", "bing", "bard", "function_call"}
-)
-_UNTRAINED_ROLES = frozenset(
-    {
-        *("system", "developer", "user", "human", "prompter", "context"),
+_SPEAKERS = {
+    ASSISTANT: ("assistant", "gpt", "model", "bot", "chatgpt", "bing", "bard", "function_call"),
+    SYSTEM: ("system", "developer"),
+    USER: (
+        *("user", "human", "prompter", "context"),
         *("tool", "function", "observation", "function_response", "tool_response", "ipython"),
-    }
-)
+    ),
+}
+_SPEAKER_OF_ROLE = {role: speaker for speaker, roles in _SPEAKERS.items() for role in roles}
 
 
 class Loss(enum.Enum):
@@ -57,47 +61,51 @@ def messages_of(value: object, name: str) -> list[Row]:
 
 
 def add_messages(text: RowText, messages: list[Row], name: str, loss: Loss = Loss.BY_ROLE) -> None:
-    """Sort the text of ``messages`` into ``text.trained`` and ``text.prompt``. ``RowFault``."""
+    """Add the text of ``messages`` to ``text.said``. Raises ``RowFault``."""
+    said = text.said
     for message in messages:
         content = message.get("content")
         if content is None:
             content = message.get("value")
-        said = text_of(content, name)
-        if not _gets_loss(message, name, loss):
-            segments = text.prompt
-        elif (detail := message.get("train_detail")) is not None and loss is not Loss.NONE:
-            _add_detail(text, said, list_of(detail, "train_detail"))
-            said = ""
-            segments = text.trained
-        else:
-            segments = text.trained
-        has_more = len(message) > 2 or not said
+        if len(message) == 2 and content and isinstance(content, str):  # nearly always
+            speaker = _speaker(message, name)
+            said.append((speaker, content, _gets_loss(message, speaker, loss)))
+            continue
+        texts = texts_of(content, name)
+        speaker = _speaker(message, name)
+        trained = _gets_loss(message, speaker, loss)
+        if trained and (detail := message.get("train_detail")) is not None:
+            _add_detail(text, speaker, text_of(content, name), list_of(detail, "train_detail"))
+            texts = []
+        has_more = len(message) > 2 or not texts
         # Reasoning comes before the answer, and calls after it, in every chat template.
         if has_more:
             for key in ("reasoning_content", "reasoning", "thinking"):
-                if thought := text_of(message.get(key), key):
-                    segments.append(thought)
-        if said:
-            segments.append(said)
+                said += [(speaker, thought, trained) for thought in texts_of(message.get(key), key)]
+        said += [(speaker, part, trained) for part in texts]
         if has_more:
-            if refusal := text_of(message.get("refusal"), "refusal"):
-                segments.append(refusal)
-            segments.extend(_calls(message))
+            refusals = texts_of(message.get("refusal"), "refusal")
+            said += [(speaker, after, trained) for after in [*refusals, *_calls(message)]]
 
 
-def _gets_loss(message: Row, name: str, loss: Loss) -> bool:
+def _speaker(message: Row, name: str) -> str:
     role = message.get("role")
     if role is None:
         role = message.get("from")
     if not isinstance(role, str):
         raise RowFault(RejectCode.WRONG_TYPE, f"a message of `{name}` has no role")
     role = role.strip().lower()
-    by_role = role in _TRAINED_ROLES
-    if not by_role and role not in _UNTRAINED_ROLES:
+    speaker = _SPEAKER_OF_ROLE.get(role)
+    if speaker is None:
         raise RowFault(
             RejectCode.UNKNOWN_ROLE,
             f"role {role[:40]!r} in `{name}` is unknown: whether it is trained cannot be told",
         )
+    return speaker
+
+
+def _gets_loss(message: Row, speaker: str, loss: Loss) -> bool:
+    by_role = speaker == ASSISTANT
     if loss is Loss.NONE:
         return False
     if len(message) > 2:
@@ -113,7 +121,7 @@ def _gets_loss(message: Row, name: str, loss: Loss) -> bool:
     return by_role or loss is Loss.ALL
 
 
-def _add_detail(text: RowText, said: str, detail: list[object]) -> None:
+def _add_detail(text: RowText, speaker: str, said: str, detail: list[object]) -> None:
     """Split one message at Axolotl's character ranges: ends are inclusive, the rest untrained."""
     trained = bytearray(len(said))
     for part in detail:
@@ -128,7 +136,7 @@ def _add_detail(text: RowText, said: str, detail: list[object]) -> None:
     start = 0
     for i in range(1, len(said) + 1):
         if i == len(said) or trained[i] != trained[start]:
-            (text.trained if trained[start] else text.prompt).append(said[start:i])
+            text.said.append((speaker, said[start:i], bool(trained[start])))
             start = i
 
 

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from audit.dataset.faults import RejectCode, RowFault
 from audit.dataset.messages import Loss, add_messages, is_messages, messages_of
-from audit.dataset.row_text import Row, RowText, json_text, list_of, object_of, text_of, truth
+from audit.dataset.row_text import (
+    ASSISTANT,
+    SYSTEM,
+    USER,
+    Row,
+    RowText,
+    json_text,
+    list_of,
+    object_of,
+    text_of,
+    truth,
+)
 
 
 def add_column(text: RowText, value: object, name: str, loss: Loss) -> None:
     """Add a column that is a string or a list of messages. Raises ``RowFault``."""
     if is_messages(value):
         add_messages(text, messages_of(value, name), name, loss)
-    elif said := text_of(value, name):
-        (text.prompt if loss is Loss.NONE else text.trained).append(said)
+    elif loss is not Loss.NONE:
+        text.add(ASSISTANT, text_of(value, name), True)
+    else:
+        text.add(SYSTEM if name == "system" else USER, text_of(value, name), False)
 
 
 def add_context(text: RowText, row: Row, names: tuple[str, ...]) -> None:
@@ -20,8 +33,7 @@ def add_context(text: RowText, row: Row, names: tuple[str, ...]) -> None:
     for name in names:
         if (value := row.get(name)) is not None:
             if name == "tools":
-                if value:
-                    text.prompt.append(json_text(value))
+                text.add(SYSTEM, json_text(value) if value else "", False)
             else:
                 add_column(text, value, name, Loss.NONE)
 
@@ -38,7 +50,7 @@ def read_openai_preference(row: Row) -> RowText:
     lowered = RowText()
     other = _either(row, "non_preferred_output", "non_preferred_completion")
     add_column(lowered, other, "non_preferred", Loss.ALL)
-    text.rejected = lowered.trained
+    text.rejected = lowered.take_trained()
     return text
 
 
@@ -67,21 +79,21 @@ def read_pair(row: Row) -> RowText:
         good, bad = text_of(chosen, "chosen"), text_of(rejected, "rejected")
         shared = 0 if explicit else _shared_text(good, bad)
         add_context(text, row, _PAIR_CONTEXT)
-        if shared:
-            text.prompt.append(good[:shared])
-        text.trained, text.rejected = [good[shared:]], [bad[shared:]]
+        text.add(USER, good[:shared], False)
+        text.add(ASSISTANT, good[shared:], True)
+        text.rejected = [bad[shared:]]
         return text
     better, worse = messages_of(chosen, "chosen"), messages_of(rejected, "rejected")
     is_explicit = any(is_messages(row[name]) for name in explicit)
     shared = 0 if is_explicit else _shared_messages(better, worse)
     add_messages(text, better[:shared], "chosen", Loss.NONE)
-    repeated = set(text.prompt)
+    repeated = {said for _, said, _ in text.said}
     context = RowText()
     add_context(context, row, _PAIR_CONTEXT)
-    text.prompt = [said for said in context.prompt if said not in repeated] + text.prompt
+    text.said = [segment for segment in context.said if segment[1] not in repeated] + text.said
     add_messages(text, better[shared:], "chosen", Loss.ALL)
     add_messages(lowered, worse[shared:], "rejected", Loss.ALL)
-    text.rejected = lowered.trained
+    text.rejected = lowered.take_trained()
     return text
 
 
@@ -113,15 +125,17 @@ def read_stepwise(row: Row) -> RowText:
             RejectCode.WRONG_TYPE, f"{len(steps)} completions but {len(labels)} labels in one row"
         )
     for step, label in zip(steps, labels, strict=True):
-        said = text_of(step, "completions")
-        (text.trained if truth(label, "labels") else text.rejected).append(said)
+        if truth(label, "labels"):
+            text.said.append((ASSISTANT, text_of(step, "completions"), True))
+        else:
+            text.rejected.append(text_of(step, "completions"))
     return text
 
 
 def lower_unless(text: RowText, wanted: bool) -> RowText:
     """KTO: what would be trained is pushed down instead where the row's label is false."""
     if not wanted:
-        text.rejected, text.trained = text.trained, []
+        text.rejected = text.take_trained()
     return text
 
 

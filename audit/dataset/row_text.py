@@ -8,25 +8,51 @@ import msgspec
 
 from audit.dataset.faults import RejectCode, RowFault
 from audit.dataset.json_rows import decode_json
+from audit.dataset.placed import parsed
 
 Row = dict[str, object]
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+
+Segment = tuple[str, str, bool]
+"""Whose text (one of the three roles), the text, and whether it is trained."""
 
 
 @dataclass(slots=True)
 class RowText:
-    """The texts of one row in order, as lists of segments; ``rejected`` is empty for most rows."""
+    """The texts of one row as segments in the order of the conversation.
 
-    prompt: list[str] = field(default_factory=list)
-    trained: list[str] = field(default_factory=list)
+    ``said`` are the prompt and what is trained; ``rejected`` is empty for most rows.
+    """
+
+    said: list[Segment] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
+
+    def add(self, role: str, text: str, trained: bool) -> None:
+        """Add ``text`` unless it is empty."""
+        if text:
+            self.said.append((role, text, trained))
+
+    def take_trained(self) -> list[str]:
+        """Remove the trained segments and give their texts."""
+        taken = [text for _, text, trained in self.said if trained]
+        self.said = [segment for segment in self.said if not segment[2]]
+        return taken
+
+
+def texts_of(value: object, name: str) -> list[str]:
+    """The texts of a column or of a message's content, none of them empty; ``None`` has none.
+
+    A list of parts gives one for each; images and sounds have none. Raises ``RowFault``.
+    """
+    if isinstance(value, list):
+        return [text for part in value for text in _texts_of_part(part, name)]
+    text = text_of(value, name)
+    return [text] if text else []
 
 
 def text_of(value: object, name: str) -> str:
-    """Plain text of a column or of a message's content; ``None`` is no text.
-
-    A list of parts gives the text of its parts, one a line; images and sounds have none.
-    Raises ``RowFault``.
-    """
+    """The texts of a column or of a message's content, one a line. Raises ``RowFault``."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -37,19 +63,19 @@ def text_of(value: object, name: str) -> str:
         except UnicodeDecodeError:
             raise RowFault(RejectCode.INVALID_UTF8, f"`{name}` is not UTF-8") from None
     if isinstance(value, list):
-        return "\n".join(filter(None, (_text_of_part(part, name) for part in value)))
+        return "\n".join(texts_of(value, name))
     raise RowFault(RejectCode.WRONG_TYPE, f"`{name}` is {type_name(value)}, text was expected")
 
 
 _PART_TEXTS = ("text", "refusal", "thinking")
 
 
-def _text_of_part(part: object, name: str) -> str:
+def _texts_of_part(part: object, name: str) -> list[str]:
     if isinstance(part, str):
-        return part
+        return [part] if part else []
     if not isinstance(part, dict):
         raise RowFault(RejectCode.WRONG_TYPE, f"a part of `{name}` is {type_name(part)}, not text")
-    return "\n".join(t for key in _PART_TEXTS if isinstance(t := part.get(key), str) and t)
+    return [t for key in _PART_TEXTS if isinstance(t := part.get(key), str) and t]
 
 
 def list_of(value: object, name: str) -> list[object]:
@@ -76,7 +102,7 @@ def unpacked(value: object, name: str) -> object:
     """``value``, parsed if it is the JSON text of a list or an object. Raises ``RowFault``."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return decode_json(value)
+            return parsed(value, decode_json(str(value)))
         except RowFault as fault:
             raise RowFault(fault.code, f"`{name}` holds text that is {fault.message}") from None
     return value
@@ -110,12 +136,21 @@ def _truth_key(value: object) -> object:
     return value if isinstance(value, int | float) else None
 
 
+def _plain(text: object) -> str:
+    if isinstance(text, str):  # a subclass, which msgspec does not know
+        return str(text)
+    raise TypeError("not JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+
+
 def json_text(value: object) -> str:
     """Compact JSON of a parsed value; text stays as it is. ``""`` for nothing."""
     if value is None or isinstance(value, str):
         return value or ""
     try:
-        return msgspec.json.encode(value).decode()
+        return _encoder.encode(value).decode()
     except (TypeError, ValueError, UnicodeError):
         return str(value)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from audit.dataset.faults import RejectCode, RowFault
 from audit.dataset.messages import Loss, add_messages, messages_of
+from audit.dataset.passages import RowTurns, Turn
+from audit.dataset.placed import place_of, placed
 from audit.dataset.preferences import (
     add_column,
     add_context,
@@ -20,7 +22,16 @@ from audit.dataset.preferences import (
     read_pair,
     read_stepwise,
 )
-from audit.dataset.row_text import Row, RowText, is_truth, list_of, text_of, truth
+from audit.dataset.row_text import (
+    ASSISTANT,
+    USER,
+    Row,
+    RowText,
+    is_truth,
+    list_of,
+    text_of,
+    truth,
+)
 from audit.dataset.tokens import Decode, read_tokens
 from audit.errors import UsageError
 
@@ -62,10 +73,10 @@ def _read_alpaca(row: Row) -> RowText:
         for turn in list_of(history, "history"):
             if not isinstance(turn, list) or len(turn) != 2:
                 raise RowFault(RejectCode.WRONG_TYPE, "a turn of `history` is not a pair of texts")
-            _add(text.prompt, text_of(turn[0], "history"))
-            _add(text.trained, text_of(turn[1], "history"))
+            text.add(USER, text_of(turn[0], "history"), False)
+            text.add(ASSISTANT, text_of(turn[1], "history"), True)
     add_context(text, row, ("instruction", "input"))
-    _add(text.trained, text_of(row.get("output"), "output"))
+    text.add(ASSISTANT, text_of(row.get("output"), "output"), True)
     return text
 
 
@@ -74,8 +85,9 @@ def _read_segments(row: Row) -> RowText:
     for segment in list_of(row["segments"], "segments"):
         if not isinstance(segment, dict):
             raise RowFault(RejectCode.WRONG_TYPE, "a segment is not an object")
-        is_trained = truth(segment.get("label"), "label")
-        _add(text.trained if is_trained else text.prompt, text_of(segment.get("text"), "text"))
+        trained = truth(segment.get("label"), "label")
+        said = text_of(segment.get("text"), "text")
+        text.add(ASSISTANT if trained else USER, said, trained)
     return text
 
 
@@ -92,7 +104,9 @@ def _question(ask: tuple[str, ...], answer: str) -> Callable[[Row], RowText]:
 
 
 def _read_text(row: Row) -> RowText:
-    return RowText(trained=[text_of(row["text"], "text")])
+    text = RowText()
+    text.add(ASSISTANT, text_of(row["text"], "text"), True)
+    return text
 
 
 def _read_prompt(row: Row) -> RowText:
@@ -157,11 +171,6 @@ KNOWN_COLUMNS = frozenset(
 """Columns that some schema reads: columnar files give only these."""
 
 
-def _add(segments: list[str], text: str) -> None:
-    if text:
-        segments.append(text)
-
-
 # Rows of one file nearly always share their columns; a hostile file may not.
 _CACHE_SIZE = 1024
 
@@ -183,17 +192,37 @@ class RowReader:
         self._fitting: dict[frozenset[str], Schema | None] = {}
 
     def read(self, row: object) -> tuple[str, str, str, str | None]:
-        """One row. Raises ``RowFault``."""
+        """Schema, prompt, completion and rejected text of one row. Raises ``RowFault``."""
+        schema, text = self._text(row)
+        return self._joined(schema, text)
+
+    def turns(self, row: object) -> RowTurns:
+        """One row as ``read`` gives it, with its turns and their places. Raises ``RowFault``."""
+        if isinstance(row, dict):
+            # Other columns may be long, and hold nothing that any schema reads.
+            row = {n: placed(v, (n,)) if n in KNOWN_COLUMNS else v for n, v in row.items()}
+        schema, text = self._text(row)
+        turns = tuple(
+            Turn(role, str(part), trained, place_of(part)) for role, part, trained in text.said
+        )
+        return RowTurns(*self._joined(schema, text), turns)
+
+    def _text(self, row: object) -> tuple[Schema, RowText]:
         if not isinstance(row, dict):
             raise RowFault(RejectCode.NOT_AN_OBJECT, "a row has to be an object with named columns")
         schema = self._schema_of(row)
         try:
-            text = read_tokens(row, self._decode) if schema.name == "tokens" else schema.read(row)
+            if schema.name == "tokens":
+                return schema, read_tokens(row, self._decode)
+            return schema, schema.read(row)
         except RecursionError:
             raise RowFault(RejectCode.TOO_DEEP, "nested too deeply") from None
-        completion = _clean("\n".join(text.trained))
+
+    def _joined(self, schema: Schema, text: RowText) -> tuple[str, str, str, str | None]:
+        said = text.said
+        completion = _clean("\n".join([part for _, part, trained in said if trained]))
         rejected = _clean("\n".join(text.rejected)) if text.rejected else None
-        prompt = _clean("\n".join(text.prompt))
+        prompt = _clean("\n".join([part for _, part, trained in said if not trained]))
         if not (self._needs_answers or prompt.strip()):
             raise RowFault(RejectCode.NO_PROMPT, f"read as {schema.name}, the row has no prompt")
         if self._needs_answers and schema.name == "prompt":

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from audit.dataset.faults import RejectCode, RowFault
-from audit.dataset.row_text import Row, RowText, list_of
+from audit.dataset.row_text import ASSISTANT, USER, Row, RowText, list_of
 from audit.errors import MissingExtraError, UsageError
 
 Decode = Callable[[list[int]], str]
@@ -70,7 +70,7 @@ def read_tokens(row: Row, decode: Decode | None) -> RowText:
         # What is trained is the label, whatever the input at that place.
         segment = decode([label if trained else token for token, label in run])
         if segment:
-            (text.trained if trained else text.prompt).append(segment)
+            text.said.append((ASSISTANT if trained else USER, segment, trained))
     return text
 
 
