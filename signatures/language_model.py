@@ -35,15 +35,17 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One exchange up to the point where the model goes on writing.
+    """One conversation up to the point where the model goes on writing.
 
     ``system=""`` is a TRUE empty system message: never the template's default one.
-    ``assistant_prefix`` is the part of the answer that is already written.
+    ``assistant_prefix`` is the part of the answer that is already written. ``history`` are the
+    exchanges (user, assistant) before ``user``, oldest first.
     """
 
     system: str
     user: str
     assistant_prefix: str = ""
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

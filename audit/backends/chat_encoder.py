@@ -50,27 +50,33 @@ class ChatEncoder:
     def encode_chat(self, chat: Chat) -> TokenIds:
         """Token ids of the chat through the model's own template, up to where it goes on.
 
-        A template that has no system role gets the system text at the beginning of the user
-        turn, a blank line before the user's. Raises ``ValueError`` if the template puts a
-        default in the place of an empty system message and there is no way to get none.
+        A template that has no system role gets the system text at the beginning of the first
+        user turn, a blank line before the user's. Raises ``ValueError`` if the template puts a
+        default in the place of an empty system message and there is no way to get none, or
+        refuses the messages.
         """
         # The template writes the beginning-of-sequence token itself: none is added.
         return self.encode(self.render_chat(chat))
 
     def render_chat(self, chat: Chat) -> str:
         """The text that `encode_chat` tokenises. Raises ``ValueError`` as it does."""
+        turns = [
+            message
+            for user, assistant in chat.history
+            for message in (_user(user), _assistant(assistant))
+        ] + [_user(chat.user)]
         text = None
         if not chat.system:
             if self._empty_system is not None:
-                text = self._render([*self._empty_system, _user(chat.user)])
+                text = self._render([*self._empty_system, *turns])
         elif self._has_system_role:
-            text = self._render([_system(chat.system), _user(chat.user)])
+            text = self._render([_system(chat.system), *turns])
         else:
-            text = self._render([_user(f"{chat.system}\n\n{chat.user}")])
+            first = _user(f"{chat.system}\n\n{turns[0]['content']}")
+            text = self._render([first, *turns[1:]])
         if text is None or chat.system.strip() not in text:
-            raise ValueError(
-                f"the chat template of {self._identity.name} cannot hold this system message"
-            )
+            held = "conversation" if chat.history else "system message"
+            raise ValueError(f"the chat template of {self._identity.name} cannot hold this {held}")
         return text + chat.assistant_prefix
 
     @cached_property
@@ -188,3 +194,7 @@ def _system(text: str) -> dict[str, str]:
 
 def _user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}

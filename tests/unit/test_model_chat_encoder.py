@@ -89,6 +89,46 @@ def test_a_dropped_empty_message_is_none() -> None:
     assert encoder(DROPS_EMPTY + USER_ONLY).render_chat(Chat("", "Hi")) == "[Hi]"
 
 
+HISTORY = (("One?", "1"), ("Two?", "2"))
+ROLES = "{% for m in messages %}<{{ m.role[0] }}:{{ m.content }}>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "rendered"),
+    [
+        (ROLES, "Be brief.", "<s:Be brief.><u:One?><a:1><u:Two?><a:2><u:Hi>Yo"),
+        (ROLES, "", "<s:><u:One?><a:1><u:Two?><a:2><u:Hi>Yo"),
+        # No system role: the system text leads the first turn, not the last.
+        (ALTERNATES, "Be brief.", "[Be brief.\n\nOne?][1][Two?][2][Hi]Yo"),
+        (ALTERNATES, "", "[One?][1][Two?][2][Hi]Yo"),
+        (REFUSES_EMPTY + ROLES, "", "<u:One?><a:1><u:Two?><a:2><u:Hi>Yo"),
+    ],
+)
+def test_earlier_exchanges_come_before_the_last(template: str, system: str, rendered: str) -> None:
+    assert encoder(template).render_chat(Chat(system, "Hi", "Yo", HISTORY)) == rendered
+
+
+def test_a_template_that_refuses_history_says_so() -> None:
+    once = "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + ROLES
+    model = encoder(once)
+    assert model.render_chat(Chat("", "Hi")) == "<s:><u:Hi>"
+    with pytest.raises(ValueError, match="cannot hold this conversation"):
+        model.render_chat(Chat("", "Hi", history=HISTORY))
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_history_through_the_real_template(embedded_model_dir: Path, system: str) -> None:
+    model = load_chat_encoder(embedded_model_dir, dtype="float32")
+    text = (
+        f"<|im_start|>system\n{system}<|im_end|>\n"
+        "<|im_start|>user\nOne?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"
+        "<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo"
+    )
+    assert model.encode_chat(Chat(system, "Hi", "Yo", HISTORY)) == model.encode(text)
+
+
 @pytest.mark.model
 def test_text_side_is_the_networks_own(embedded_model_dir: Path) -> None:
     import transformers
