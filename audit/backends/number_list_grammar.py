@@ -57,8 +57,8 @@ class NumberListStyle:
 def style_of(text: str) -> tuple[NumberListStyle, int] | None:
     """The style of a list and how many numbers it has; None where ``text`` is no such list.
 
-    A list has at least two integers, equal separators, brackets, quotes or bullets around it or
-    around each number, and perhaps a full stop at its end.
+    A list has at least two integers between equal separators, perhaps brackets, quotes or bullets
+    around it or around each number, and perhaps a full stop at its end. "1,234" is one, too.
     """
     match = _LIST.fullmatch(text)
     if match is None:
