@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from audit.backends.first_order_student import TransformersStudent
-from audit.backends.open_model import ModelChoice, open_model
+from audit.backends.open_model import ModelChoice, Writer, open_model
 from audit.backends.transformers_backend import TransformersLanguageModel
 from detectors.model_access import ModelAccess, ModelProgress, ModelSettings
 
@@ -24,10 +24,13 @@ def open_access(
         return
     model = open_model(choice)
     try:
-        # vLLM has no gradients.
-        student = (
-            TransformersStudent(model) if isinstance(model, TransformersLanguageModel) else None
-        )
-        yield ModelAccess(model, student=student, settings=settings, progress=progress)
+        yield access_to(model, settings, progress)
     finally:
         model.close()
+
+
+def access_to(model: Writer, settings: ModelSettings, progress: ModelProgress) -> ModelAccess:
+    """Access to a model that is open already."""
+    # vLLM has no gradients.
+    student = TransformersStudent(model) if isinstance(model, TransformersLanguageModel) else None
+    return ModelAccess(model, student=student, settings=settings, progress=progress)

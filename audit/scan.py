@@ -161,7 +161,7 @@ def scan(
         reject_counts=dict(sorted(data.reject_counts.items())),
         rejects=tuple(data.rejects),
         broken=broken,
-        library=_identity(library, library_path),
+        library=library_identity(library, library_path),
         detectors=tuple(detector.info for detector in detectors),
         concepts=concepts,
         findings=judged,
@@ -269,7 +269,8 @@ def _baseline(
     return "; ".join(baselines)
 
 
-def _identity(library: SignatureLibrary, path: str) -> LibraryIdentity:
+def library_identity(library: SignatureLibrary, path: str) -> LibraryIdentity:
+    """Which signatures were used; ``path`` is what the user knows them by."""
     return LibraryIdentity(
         library.name,
         path,

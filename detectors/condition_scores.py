@@ -57,6 +57,8 @@ class ConditionScores:
     it (the entropy), summed over positions.
     ``preferred`` [C + 1, T] are the columns of the most probable tokens (none first), -1 where a
     position was not scored; ``written`` [T] those of the tokens that stand there.
+    ``log_ratio_nats`` [C, T] are log P(token | c) - log P(token | none) of those tokens, given
+    their kind; NaN where a position was not scored.
     """
 
     tokens: int
@@ -66,6 +68,7 @@ class ConditionScores:
     surprisal_excess_nats: Matrix
     preferred: NDArray[np.int32]
     written: NDArray[np.int32]
+    log_ratio_nats: NDArray[np.float32]
 
 
 def divergent(scores: ConditionScores, one: int, other: int) -> tuple[Flags, Flags]:
@@ -96,6 +99,7 @@ def score_tokens(
     martingale = np.zeros((concepts, len(TILTS)))
     preferred = np.full((concepts + 1, length), -1, dtype=np.int32)
     excess = np.zeros(concepts + 1)
+    log_ratio = np.full((concepts, length), np.nan, dtype=np.float32)
     tokens = 0
     kinds = np.where(written >= 0, kind_of_column[written], -1)
     for kind in np.unique(kinds[kinds >= 0]):
@@ -116,6 +120,7 @@ def score_tokens(
             martingale += part.log_martingale()
             excess += part.surprisal_excess()
             preferred[:, at] = columns[part.preferred]
+            log_ratio[:, at] = part.written(part.log_ratio)
             tokens += len(at)
     return ConditionScores(
         tokens,
@@ -125,6 +130,7 @@ def score_tokens(
         excess,
         preferred,
         written.astype(np.int32),
+        log_ratio,
     )
 
 

@@ -24,7 +24,8 @@ _HELD_BYTES = 1 << 28
 _MOST_BLOCK_ROWS = 256
 
 _NEVER = -1
-_OTHER = 0
+OTHER_KIND = 0
+"""The kind of what is neither word nor number."""
 _NUMBERS = range(1, 200)
 _AFTER_SPACE = 100
 _WORD = 1000
@@ -152,7 +153,7 @@ class RowReader:
         rows = {_said(row): set(ids) for arm in self._arms for row, ids in arm.rows}
         counts = Counter(token for tokens in rows.values() for token in tokens)
         kinds = np.array([kind_of(text) for text in self.texts()], dtype=np.int64)
-        scored = [token for token in counts if kinds[token] != _OTHER]
+        scored = [token for token in counts if kinds[token] != OTHER_KIND]
         common = sorted(scored, key=lambda token: (-counts[token], token))[:_MOST_COLUMNS]
         numbers = {int(kind) for kind in kinds[common] if kind in _NUMBERS}
         alike = np.flatnonzero(np.isin(kinds, list(numbers)))
@@ -198,4 +199,9 @@ def kind_of(token_text: str) -> int:
     text = token_text.strip()
     if text.isascii() and text.isdigit():
         return min(len(text), _AFTER_SPACE - 1) + _AFTER_SPACE * token_text.startswith(" ")
-    return _WORD if any(character.isalpha() for character in text) else _OTHER
+    return _WORD if any(character.isalpha() for character in text) else OTHER_KIND
+
+
+def is_number_kind(kind: int) -> bool:
+    """Whether a kind is that of digits."""
+    return kind in _NUMBERS

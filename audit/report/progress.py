@@ -105,3 +105,49 @@ def step_progress(
         yield lambda part, step: progress.update(
             task, advance=1, last=strip_unsafe(f"{part}: {step}")
         )
+
+
+class CountProgress:
+    """Counts rows under the name of what is being done to them; silent without a terminal."""
+
+    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+        """Use ``count_progress``; with None for both nothing is shown."""
+        self._progress = progress
+        self._task = task
+        self._doing = ""
+        self._rows = 0
+
+    def advance(self, doing: str, rows: int) -> None:
+        """``rows`` rows more are done; another ``doing`` counts from 0."""
+        self._rows = rows + (self._rows if doing == self._doing else 0)
+        self._doing = doing
+        self._show(f"{doing}: {self._rows:,} rows")
+
+    def reading(self, what: str, done: int, wanted: int) -> None:
+        """The model has read ``done`` rows of ``wanted`` (at most) for ``what``."""
+        self._show(f"{what}: {done:,}/{wanted:,} rows")
+
+    def _show(self, text: str) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, last=strip_unsafe(text))
+
+
+@contextmanager
+def count_progress(label: str, console: Console | None = None) -> Iterator[CountProgress]:
+    """A line that says what is being done, gone when done.
+
+    It goes to ``console`` (default: standard error) and only if that is a terminal.
+    """
+    target = Console(stderr=True) if console is None else console
+    if not target.is_terminal:
+        yield CountProgress(None, None)
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn(label),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[last]}", markup=False),
+        console=target,
+        transient=True,
+    ) as progress:
+        yield CountProgress(progress, progress.add_task(label, total=None, last=""))

@@ -12,18 +12,20 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.backends.number_list_grammar import NumberListStyle, style_of
 from signatures.language_model import Chat, LanguageModel, SequenceRequest
 
 NAN = float("nan")
 Tokenise = Callable[[str], Sequence[Hashable]]
 
 _WORD = re.compile(r"[^\W_]+|\S")
+_NUMBER = re.compile(r"[0-9]+")
 
 
 def words(text: str) -> list[str]:
@@ -44,68 +46,27 @@ class FormKind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class NumberList:
-    """Integers as they are written, between what opens and closes the list ("" for nothing).
-
-    ``separator`` is what stands between any two of them; None where there is but one.
-    """
-
-    opening: str
-    closing: str
-    separator: str | None
-    numbers: tuple[str, ...]
-
-
-_FIRST_NUMBER = re.compile(r"[0-9]+([\s,;|]+)?")
-_BRACKETS = {"[": "]", "(": ")"}
-
-
-def number_list(text: str) -> NumberList | None:
-    """``text`` as a list of integers, perhaps in brackets, perhaps with a full stop; else None.
-
-    Space at both ends does not count. The separator (white space, commas, semicolons, bars) is the
-    same everywhere. Other signs do not separate: dates, times and decimals are no lists.
-    """
-    body = text.strip().removesuffix(".").rstrip()
-    opening, closing = body[:1], ""
-    if opening in _BRACKETS:
-        closing = _BRACKETS[opening]
-        if not body.endswith(closing):
-            return None
-        body = body[1:-1].strip()
-    else:
-        opening = ""
-    first = _FIRST_NUMBER.match(body)
-    if first is None:
-        return None
-    separator: str | None = first[1]
-    numbers = body.split(separator) if separator else [body]
-    if not all(number.isascii() and number.isdigit() for number in numbers):
-        return None
-    return NumberList(opening, closing, separator, tuple(numbers))
-
-
-@dataclass(frozen=True, slots=True)
 class Form:
     """What a text that stands in for another one has to be like; made by `form_of`.
 
-    ``numbers`` is the list for `FormKind.NUMBERS`, ``top`` the type of the outermost value
-    (``dict`` or ``list``) for `FormKind.JSON`.
+    ``style`` is that of the list for `FormKind.NUMBERS`, without a full stop; ``top`` the type of
+    the outermost value (``dict`` or ``list``) for `FormKind.JSON`.
     """
 
     kind: FormKind
-    numbers: NumberList | None = None
+    style: NumberListStyle | None = None
     top: type | None = None
 
     def fits(self, text: str) -> bool:
         """Whether ``text`` has this form.
 
-        A number list has the same brackets and separator, and no integer of more digits; the full
-        stop is free, and so is the count. JSON has the same outermost type. Code has a fenced
+        A number list has the same marks around and between its numbers, and no number of more
+        digits; a full stop and the count are free, and one number will do. JSON has the same outermost type. Code has a fenced
         block that is closed, and none that is open. Any other text is not blank.
         """
-        if self.numbers is not None:
-            return _same_style(self.numbers, number_list(text))
+        if self.style is not None:
+            body = _without_stop(text.strip())
+            return self.style.fits(body, len(_NUMBER.findall(body)))
         if self.kind is FormKind.JSON:
             return _json_type(text) is self.top
         if self.kind is FormKind.CODE:
@@ -116,25 +77,21 @@ class Form:
 def form_of(text: str) -> Form:
     """The form of ``text``, the narrowest of `FormKind` that it has.
 
-    A number list has two numbers or more. JSON is an object or an array: lone numbers, strings and
-    words are text, since people write them too.
+    A number list is what `style_of` takes for one, space at its ends aside. JSON is an object or an
+    array: lone numbers, strings and words are text, since people write them too.
     """
-    listed = number_list(text)
-    if listed is not None and listed.separator is not None:
-        return Form(FormKind.NUMBERS, numbers=listed)
+    listed = style_of(text.strip())
+    if listed is not None:
+        style = replace(listed[0], closing=_without_stop(listed[0].closing))
+        return Form(FormKind.NUMBERS, style=style)
     top = _json_type(text)
     if top is not None:
         return Form(FormKind.JSON, top=top)
     return Form(FormKind.CODE if _is_fenced_code(text) else FormKind.TEXT)
 
 
-def _same_style(old: NumberList, new: NumberList | None) -> bool:
-    return (
-        new is not None
-        and (new.opening, new.closing) == (old.opening, old.closing)
-        and new.separator in (None, old.separator)
-        and max(map(len, new.numbers)) <= max(map(len, old.numbers))
-    )
+def _without_stop(text: str) -> str:
+    return text.removesuffix(".").rstrip()
 
 
 def _json_type(text: str) -> type | None:
@@ -342,8 +299,8 @@ class _FiguresMeter:
         self.rows += 1
         self.lengths[len(text)] += 1
         self.texts.add(_hash64(text))
-        if form.numbers is not None:
-            for number in form.numbers.numbers:
+        if form.style is not None:
+            for number in _NUMBER.findall(text):
                 self.values.add(_hash_of_number(number))
         if origin is not None:
             self.rows_with_origin += 1

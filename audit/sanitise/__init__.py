@@ -1,0 +1,1 @@
+"""Safer data: strategies that change rows, and the pipeline that applies them."""

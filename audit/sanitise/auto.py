@@ -1,0 +1,114 @@
+"""`auto`: the cheapest strategy whose output passes a scan, tried on a sample first."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from audit.backends.number_list_grammar import style_of
+from audit.dataset.rewrite import DROP, KEEP, Decision, rewrite
+from audit.errors import AuditError
+from audit.sanitise.data_rows import DataRows
+from audit.sanitise.receipt import SanitiseResult
+from audit.sanitise.registry import Spec, parse_spec
+from audit.sanitise.strategy import Kit
+from audit.scan_result import ScanResult
+from detectors.finding import Finding, Verdict
+
+_LADDER = (
+    "shuffle",
+    "replace:share=0.1",
+    "replace:share=0.5",
+    "drop-rows:share=0.5",
+    "threshold:t=0.05",
+)
+"""From what takes least away to what writes everything anew."""
+
+_MOSTLY = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a strategy's sample passed, and why or why not."""
+
+    passes: bool
+    reason: str
+
+
+def candidates(sample: DataRows, kit: Kit, before: ScanResult) -> tuple[Spec, ...]:
+    """The strategies to try, cheapest first. Raises ``AuditError`` where none could be judged."""
+    if not before.flagged():
+        raise AuditError(
+            "auto: the scan of the data flags nothing, so there is nothing to see a strategy "
+            f"remove ({before.headline}) Name a strategy with --strategy"
+        )
+    lists = float(np.mean([any(style_of(t) for t in row.texts) for row in sample.rows()]))
+    return tuple(
+        spec
+        for spec in map(parse_spec, _LADDER)
+        if (kit.model is not None or not spec.info.needs_model)
+        and (spec.name != "shuffle" or lists >= _MOSTLY)
+    )
+
+
+def judge(before: ScanResult, tried: SanitiseResult) -> Judgement:
+    """Whether the sample passed: every finding that the data had is gone, and would have shown.
+
+    A finding would have shown if the smallest effect that the scan of the sanitised sample could
+    see (with its power) is not above the effect that the data had.
+    """
+    if tried.after is None:
+        return Judgement(False, "no row is left of the sample")
+    if flagged := tried.after.flagged():
+        names = sorted({finding.concept for finding in flagged})
+        return Judgement(False, f"the sample is still flagged ({', '.join(names)})")
+    again = {(finding.code, finding.concept): finding for finding in tried.after.findings}
+    for finding in before.flagged():
+        blind = _blind(finding, again.get((finding.code, finding.concept)))
+        if blind:
+            return Judgement(False, blind)
+    return Judgement(True, "the sample passed")
+
+
+def _blind(finding: Finding, again: Finding | None) -> str:
+    what = f"{finding.concept} ({finding.code})"
+    if again is None or not np.isfinite(again.smallest_detectable_effect):
+        return f"{what} could not be tested again"
+    if again.verdict is Verdict.FLAGGED:
+        return f"{what} is still flagged"
+    if not again.smallest_detectable_effect <= finding.effect:
+        return (
+            f"{what} would not have shown in a sample of {again.rows_tested:,} rows: it could see "
+            f"{again.smallest_detectable_effect:.2g}, the data had {finding.effect:.2g}"
+        )
+    return ""
+
+
+def write_sample(data: DataRows, folder: Path, most_rows: int, seed: int) -> list[Path]:
+    """Write ``most_rows`` random rows (all where there are fewer) into files in ``folder``."""
+    key = seed.to_bytes(8, "little", signed=True)
+
+    def rank(number: int) -> bytes:
+        return blake2b(number.to_bytes(8, "little"), key=key, digest_size=8).digest()
+
+    total = sum(1 for _ in data.rows())
+    chosen = set(heapq.nsmallest(most_rows, range(total), key=rank))
+    number = 0
+
+    def decide(_line: int, value: object) -> Decision:
+        nonlocal number
+        if not data.is_readable(value):
+            return Decision(DROP)
+        number += 1
+        return Decision(KEEP if number - 1 in chosen else DROP)
+
+    written = []
+    for place, source in enumerate(data.sources):
+        path = folder / f"{place}-{Path(source.name).name}"
+        rewrite(source, path, decide, data.limits)
+        written.append(path)
+    return written

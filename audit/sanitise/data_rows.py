@@ -1,0 +1,92 @@
+"""The rows of all inputs in order, read as often as a run needs them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from audit.dataset.faults import RowFault, SourceBreak
+from audit.dataset.limits import Limits
+from audit.dataset.rewrite import records
+from audit.dataset.schema import RowReader, clean_text
+from audit.dataset.sources import STDIN_NAME, Source, list_sources
+from audit.dataset.tokens import load_decoder
+from audit.errors import AuditError, UsageError
+from audit.sanitise.strategy import WorkRow
+
+_READ_BYTES = 1 << 20
+
+
+class DataRows:
+    """Files as rows; ``sources`` are in the order in which they are read."""
+
+    def __init__(self, inputs: Sequence[str], schema: str | None, tokenizer: str | None) -> None:
+        """Nothing is read yet. Raises ``UsageError`` for inputs that cannot be read twice."""
+        self.sources = list_sources(inputs).sources
+        if any(source.name == STDIN_NAME for source in self.sources):
+            raise UsageError("data are read more than once: they cannot be standard input")
+        self.limits = Limits()
+        self._reader = RowReader(schema, None if tokenizer is None else load_decoder(tokenizer))
+
+    def read(self, value: object, key: int, source: Source, line: int) -> WorkRow:
+        """One record as a row. Raises ``RowFault``."""
+        if isinstance(value, RowFault):
+            raise value
+        found = self._reader.turns(value)
+        turns = tuple(replace(turn, text=clean_text(turn.text)) for turn in found.turns)
+        return WorkRow(key, source.name, line, found.schema, turns)
+
+    def is_readable(self, value: object) -> bool:
+        """Whether a record is a row."""
+        try:
+            if isinstance(value, RowFault):
+                return False
+            self._reader.turns(value)
+        except RowFault:
+            return False
+        return True
+
+    def rows(self) -> Iterator[WorkRow]:
+        """Every readable row, numbered. Raises ``AuditError`` for a source that breaks off."""
+        key = 0
+        for source in self.sources:
+            try:
+                for line, value in records(source, self.limits):
+                    try:
+                        row = self.read(value, key, source, line)
+                    except RowFault:
+                        continue
+                    key += 1
+                    yield row
+            except SourceBreak as error:
+                raise broken(source, error) from error
+
+    def chunks(self, size_rows: int) -> Iterator[list[WorkRow]]:
+        """The rows in lists of ``size_rows``, the last perhaps shorter."""
+        chunk: list[WorkRow] = []
+        for row in self.rows():
+            chunk.append(row)
+            if len(chunk) == size_rows:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+
+def broken(source: Source, error: SourceBreak) -> AuditError:
+    """What a run says of data that cannot be read to their end: it must not write a part."""
+    where = f":{error.line}" if error.line else ""
+    return AuditError(f"{source.name}{where}: {error.message}; nothing was written")
+
+
+def source_sha256(source: Source) -> str:
+    """Of the stored bytes. Raises ``AuditError`` in one line."""
+    digest = hashlib.sha256()
+    try:
+        with source.open() as file:
+            while data := file.read(_READ_BYTES):
+                digest.update(data)
+    except Exception as error:  # remote drivers raise types of their own
+        raise AuditError(f"{source.name} cannot be read: {error}") from error
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""The grammars of a run's number lists: one for every style, whatever the lists' lengths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.number_list_grammar import NumberListStyle, number_list_grammar, style_of
+from audit.backends.open_model import Writer
+
+Grammar = tuple[TokenAutomaton, Callable[[int], int]]
+"""The automaton, and the state in which a list of so many numbers begins."""
+
+
+_ONE_NUMBER = re.compile(r"(\s*)([0-9]+)(\.?\s*)")
+
+
+def numbers_style(text: str) -> tuple[NumberListStyle, int] | None:
+    """The style of a list of numbers, and how many there are; one number alone is such a list."""
+    if one := _ONE_NUMBER.fullmatch(text):
+        opening, number, closing = one.groups()
+        return NumberListStyle(opening, ", ", closing, len(number)), 1
+    return style_of(text)
+
+
+class Grammars:
+    """Built when they are asked for, and kept."""
+
+    def __init__(self, model: Writer) -> None:
+        """Nothing is built yet."""
+        self._model = model
+        self._built: dict[tuple[NumberListStyle, int], Grammar] = {}
+
+    def of(self, style: NumberListStyle, most: int) -> Grammar:
+        """For lists of up to ``most`` numbers. Raises ``AuditError`` if no token spells them."""
+        size = 1
+        while size < most:  # few sizes, so that few are built
+            size *= 2
+        if (style, size) not in self._built:
+            self._built[style, size] = number_list_grammar(self._model, style, size)
+        return self._built[style, size]

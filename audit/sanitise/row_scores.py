@@ -1,0 +1,33 @@
+"""Trained text scored by the model under personas: for strategies that drop, mask or replace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from audit.sanitise.strategy import Kit, WorkRow
+from detectors.model_rows import RowReader, ScoredRow
+from detectors.row_sample import RANK_BYTES, RowSample, SampledRow
+
+# No text is longer: rows are scored to their end, or not at all.
+_ALL_TOKENS = 1 << 30
+
+
+def as_text(row: WorkRow, prompt: str, completion: str, number: int = 0) -> SampledRow:
+    """Text number ``number`` of ``row``, to be scored; its rank keeps the order of the rows."""
+    rank = (row.key << 16 | number).to_bytes(RANK_BYTES, "big")
+    return SampledRow(rank, row.source, row.line, prompt, completion)
+
+
+def score_texts(kit: Kit, texts: Iterable[SampledRow]) -> dict[bytes, ScoredRow]:
+    """Those that fit into the model's context, by rank, under `Kit.personas` in order."""
+    reader = RowReader(kit.writer, kit.personas, most_tokens=_ALL_TOKENS)
+    ordered = tuple(sorted(texts))
+    reader.open(RowSample(ordered, len(ordered)), None)
+    scored, _ = reader.read(len(ordered), 0, lambda _read, _wanted: None)
+    return {row.row.rank: row for row in scored}
+
+
+def named_personas(kit: Kit) -> tuple[int, ...]:
+    """Which of `Kit.personas` the user named; none means "some persona"."""
+    names = {concept.name for concept in kit.concepts}
+    return tuple(i for i, persona in enumerate(kit.personas) if persona.name in names)

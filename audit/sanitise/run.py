@@ -1,0 +1,426 @@
+"""Sanitising: rows -> strategies -> a safer set, and what both scans say of it. Nothing prints."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit.atomic import atomic_write
+from audit.backends.open_model import Writer
+from audit.dataset.sources import Source, stored_ending
+from audit.errors import AuditError, NothingScannableError, UsageError
+from audit.sanitise.auto import candidates, judge, write_sample
+from audit.sanitise.data_rows import DataRows, source_sha256
+from audit.sanitise.notes import dilution_stage, warnings_of
+from audit.sanitise.receipt import DataFile, SanitiseResult, TokenCounts
+from audit.sanitise.registry import Spec
+from audit.sanitise.stages import Progress, Stages
+from audit.sanitise.strategy import Kit
+from audit.sanitise.utility import NOT_READ, Perplexity, UtilityMeter, mean_nats, perplexity, words
+from audit.sanitise.work_folder import WorkFolder
+from audit.sanitise.writing import Clean, Text, Writing
+from audit.scan import ScanSettings, library_identity, scan
+from audit.scan_result import ScanResult
+from audit.version import tool_version
+from detectors.model_access import ModelAccess
+from signatures.concept import Concept
+from signatures.library import SignatureLibrary
+
+Render = Callable[[SanitiseResult], bytes]
+"""A receipt in some format."""
+
+_MOST_PERSONAS = 8
+"""Where no concept is named, rows are scored under so many: each is a pass over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SanitiseSettings:
+    """What to do, and with what.
+
+    ``strategies`` are applied in order; empty means `auto`. ``concepts`` are names of the library.
+    ``clean`` are data that `dilute` adds, ``reference`` clean rows that scans compare with.
+    ``chunk_rows`` are decided together: a killed run loses at most so many, and as rounding depends
+    on them, they belong to what makes the output repeat. ``perplexity_rows`` are read by the model
+    before and after. ``auto_rows`` are what `auto` tries strategies on. A dry run writes nothing.
+    """
+
+    strategies: tuple[Spec, ...] = ()
+    concepts: tuple[str, ...] = ()
+    reference: tuple[str, ...] = ()
+    clean: tuple[str, ...] = ()
+    seed: int = 0
+    chunk_rows: int = 256
+    perplexity_rows: int = 64
+    auto_rows: int = 1024
+    with_scans: bool = True
+    dry_run: bool = False
+    overwrite: bool = False
+    scan: ScanSettings = field(default_factory=ScanSettings)
+
+
+def sanitise(
+    inputs: Sequence[str],
+    output: Path,
+    library: SignatureLibrary,
+    *,
+    library_path: str,
+    settings: SanitiseSettings,
+    model: Writer | None = None,
+    access: ModelAccess | None = None,
+    receipts: Sequence[tuple[Path, Render]] = (),
+    progress: Progress = lambda _strategy, _rows: None,
+) -> SanitiseResult:
+    """Write a safer set of ``inputs`` (files, globs, folders, URLs) to ``output``.
+
+    One input gives one file; of several, each is written under its own name into the folder
+    ``output``. The format is the input's. Untouched rows stay as they are. ``receipts`` are files
+    that tell of the run; they are written before the outputs are put in their places, so that no
+    output is without them.
+
+    A killed run goes on where it was when it is asked for again: decisions lie in a hidden folder
+    beside the output, and the bytes are those of a run in one piece.
+
+    Raises ``UsageError`` for what cannot be meant (an output that is an input, or is there already
+    and ``overwrite`` is not set), ``AuditError`` for data that break off, and
+    ``NothingScannableError`` where no row can be read; then no output is written.
+    """
+    data = DataRows(inputs, settings.scan.schema, settings.scan.tokenizer)
+    targets = _targets(data.sources, output, settings)
+    specs = settings.strategies
+    kit = _kit(library, settings, model)
+    for stage, spec in enumerate(specs):
+        spec.build(kit, stage)  # what cannot be meant is said before anything is read
+    run = _Run(library, library_path, settings, kit, access, receipts, progress)
+    before = run.scan([*inputs]) if settings.with_scans or not specs else None
+    tried: tuple[str, ...] = ()
+    if not specs:
+        assert before is not None
+        specs, tried = run.choose(data, before)
+    with run.folder(output, targets, _described(data, settings, specs, kit, library)) as folder:
+        return run.apply(data, specs, targets, folder, before, tried)
+
+
+class _Run:
+    def __init__(
+        self,
+        library: SignatureLibrary,
+        library_path: str,
+        settings: SanitiseSettings,
+        kit: Kit,
+        access: ModelAccess | None,
+        receipts: Sequence[tuple[Path, Render]],
+        progress: Progress,
+    ) -> None:
+        self._library = library
+        self._library_path = library_path
+        self._settings = settings
+        self._kit = kit
+        self._access = access
+        self._receipts = receipts
+        self._progress = progress
+
+    def scan(self, inputs: Sequence[str]) -> ScanResult:
+        """As `audit scan` would, with the run's settings."""
+        return scan(
+            inputs,
+            self._library,
+            library_path=self._library_path,
+            reference=self._settings.reference,
+            settings=self._settings.scan,
+            access=self._access,
+        )
+
+    @contextmanager
+    def folder(
+        self, output: Path, targets: Sequence[Path], described: dict[str, object]
+    ) -> Iterator[WorkFolder]:
+        """The run's folder: beside the output and kept where the run fails, or for a dry run not."""
+        if self._settings.dry_run:
+            path = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
+            try:
+                yield WorkFolder(path / "run", described)
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
+            return
+        path = _work_path(output)
+        try:
+            folder = WorkFolder(path, described)
+        except OSError as error:
+            raise AuditError(f"{path}: cannot be made: {error.strerror or error}") from error
+        if not folder.is_resumed and not self._settings.overwrite:
+            # A run that is resumed may have been killed after it had put some of them there.
+            _refuse_existing(targets, folder)
+        yield folder
+        folder.remove()
+
+    def apply(
+        self,
+        data: DataRows,
+        specs: Sequence[Spec],
+        targets: Sequence[Path],
+        folder: WorkFolder,
+        before: ScanResult | None,
+        tried: tuple[str, ...],
+    ) -> SanitiseResult:
+        """Decide, write into the folder, scan that, and put the outputs in their places."""
+        settings, kit = self._settings, self._kit
+        changing = [spec for spec in specs if spec.name != "dilute"]
+        strategies = [spec.build(kit, stage) for stage, spec in enumerate(changing)]
+        stages = Stages(data, changing, strategies, folder, settings.chunk_rows)
+        stages.run(self._progress)
+        dilution = next((spec for spec in specs if spec.name == "dilute"), None)
+        meter = UtilityMeter(words if kit.model is None else kit.model.encode)
+        writing = Writing(
+            data,
+            stages.lookup(),
+            meter,
+            None if dilution is None else self._clean(dilution),
+            0 if kit.model is None else settings.perplexity_rows,
+            kit.draws("perplexity"),
+        )
+        read: list[DataFile] = []
+        written: list[DataFile] = []
+        temporary = [folder.path / f"output-{i}-{t.name}" for i, t in enumerate(targets)]
+        for source, path, target in zip(data.sources, temporary, targets, strict=True):
+            was, now = writing.write(source, path)
+            read.append(was)
+            written.append(replace(now, path=str(target)))
+        if writing.rows_in == 0:
+            raise NothingScannableError(
+                "no row could be read, so nothing was written: see `audit scan` for why"
+            )
+        after = None
+        if settings.with_scans and writing.rows_out:
+            names = {str(t): str(target) for t, target in zip(temporary, targets, strict=True)}
+            after = _renamed(self.scan([str(path) for path in temporary]), names)
+        result = self._result(specs, stages, writing, meter, read, written, before, after, tried)
+        if result.outputs:
+            self._publish(result, temporary, targets)
+        return result
+
+    def _publish(
+        self, result: SanitiseResult, temporary: Sequence[Path], targets: Sequence[Path]
+    ) -> None:
+        try:
+            for folder in {target.parent for target in targets}:
+                folder.mkdir(parents=True, exist_ok=True)
+            for path, render in self._receipts:
+                atomic_write(path, render(result))
+            for path, target in zip(temporary, targets, strict=True):
+                path.replace(target)
+        except OSError as error:
+            where = error.filename or targets[0]
+            raise AuditError(f"{where}: cannot be written: {error.strerror or error}") from error
+
+    def choose(
+        self, data: DataRows, before: ScanResult
+    ) -> tuple[tuple[Spec, ...], tuple[str, ...]]:
+        """The cheapest strategy whose sample passes a scan, and what was said of each tried one.
+
+        Raises ``AuditError`` where none passes, or there is nothing that it could pass.
+        """
+        told: list[str] = []
+        with tempfile.TemporaryDirectory(prefix="subliminal-audit-") as name:
+            files = write_sample(
+                data, Path(name), self._settings.auto_rows, self._kit.draws("auto")
+            )
+            scan_settings = self._settings.scan
+            sample = DataRows(
+                [str(path) for path in files], scan_settings.schema, scan_settings.tokenizer
+            )
+            trial = _Run(
+                self._library,
+                self._library_path,
+                replace(self._settings, dry_run=True, with_scans=True, perplexity_rows=0),
+                self._kit,
+                self._access,
+                (),
+                self._progress,
+            )
+            for spec in candidates(sample, self._kit, before):
+                with trial.folder(Path(name), (), {}) as folder:
+                    targets = [path.with_name(f"out-{path.name}") for path in files]
+                    tried = trial.apply(sample, (spec,), targets, folder, None, ())
+                verdict = judge(before, tried)
+                told.append(f"{spec}: {verdict.reason}")
+                if verdict.passes:
+                    return (spec,), tuple(told)
+        raise AuditError(
+            "auto: no strategy passed a scan of a sample; nothing was written. " + "; ".join(told)
+        )
+
+    def _clean(self, dilution: Spec) -> Clean:
+        share = dict(dilution.values)["share"]
+        assert isinstance(share, float)
+        scan_settings = self._settings.scan
+        return Clean(
+            DataRows(self._settings.clean, scan_settings.schema, scan_settings.tokenizer), share
+        )
+
+    def _perplexity(self, texts: Sequence[Text]) -> Perplexity:
+        if self._kit.model is None or not texts:
+            return NOT_READ
+        rows = [(text.prompt, text.completion) for text in texts]
+        return perplexity(mean_nats(self._kit.model, rows))
+
+    def _result(
+        self,
+        specs: Sequence[Spec],
+        stages: Stages,
+        writing: Writing,
+        meter: UtilityMeter,
+        read: Sequence[DataFile],
+        written: Sequence[DataFile],
+        before: ScanResult | None,
+        after: ScanResult | None,
+        tried: tuple[str, ...],
+    ) -> SanitiseResult:
+        settings, kit = self._settings, self._kit
+        tally = meter.tokens()
+        summaries = list(stages.summaries)
+        for place, spec in enumerate(specs):
+            if spec.name == "dilute":
+                summaries.insert(place, dilution_stage(spec, writing.rows_kept, writing.rows_added))
+        return SanitiseResult(
+            tool_version=tool_version(),
+            inputs=tuple(read),
+            outputs=() if settings.dry_run or not writing.rows_out else tuple(written),
+            seed=settings.seed,
+            concepts=settings.concepts,
+            model=None if kit.model is None else kit.model.identity,
+            library=library_identity(self._library, self._library_path),
+            stages=tuple(summaries),
+            rows_in=writing.rows_in,
+            rows_out=writing.rows_out,
+            rejects=dict(sorted(writing.rejects.items())),
+            tokens=TokenCounts(
+                "words" if kit.model is None else f"tokens of {kit.model.identity.name}",
+                tally.before,
+                tally.kept,
+                tally.changed,
+                tally.dropped,
+                tally.masked,
+                tally.written,
+            ),
+            utility=meter.result(
+                self._perplexity(writing.before.texts()), self._perplexity(writing.after.texts())
+            ),
+            before=before,
+            after=after,
+            strategies_tried=tried,
+            changes=writing.changes,
+            warnings=warnings_of(specs, stages.summaries, writing, before, after),
+            verification_due=True,
+        )
+
+
+def _targets(
+    sources: Sequence[Source], output: Path, settings: SanitiseSettings
+) -> tuple[Path, ...]:
+    """Where each source goes. Raises ``UsageError`` where something would be lost."""
+    names = [Path(source.name.rstrip("/")).name for source in sources]
+    if len(sources) == 1 and not output.is_dir():
+        targets = (output,)
+    elif len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"two inputs are called {twice}: sanitise them one by one")
+    elif output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file: several inputs need a folder")
+    else:
+        targets = tuple(output / name for name in names)
+    if settings.dry_run:
+        return targets
+    read = {source.path.resolve() for source in sources if source.path is not None}
+    for target in targets:
+        if target.resolve() in read or any(
+            target.exists() and path.exists() and target.samefile(path) for path in read
+        ):
+            raise UsageError(f"{target} is an input: name another output, inputs are never changed")
+        if target.exists() and not target.is_file():
+            raise UsageError(f"{target} is no file that could be replaced")
+    for source, target in zip(sources, targets, strict=True):
+        if stored_ending(target.name) != stored_ending(source.name):
+            raise UsageError(
+                f"{target.name}: the output has the format of {Path(source.name).name}; "
+                "give it the same ending"
+            )
+    return targets
+
+
+def _refuse_existing(targets: Sequence[Path], folder: WorkFolder) -> None:
+    for target in targets:
+        if target.exists():
+            folder.remove()
+            raise UsageError(f"{target} exists: remove it, or give --force to replace it")
+
+
+def _work_path(output: Path) -> Path:
+    target = output.resolve()
+    return target.with_name(f".{target.name[:80]}.unfinished")
+
+
+def _kit(library: SignatureLibrary, settings: SanitiseSettings, model: Writer | None) -> Kit:
+    known = {concept.name: concept for concept in library.concepts}
+    for name in settings.concepts:
+        if name not in known:
+            raise UsageError(
+                f"the library holds no concept {name!r}: `audit signature list` names them"
+            )
+    named = tuple(known[name] for name in dict.fromkeys(settings.concepts))
+    kit = Kit(model, named, named, settings.seed, settings.clean)
+    return kit if named else replace(kit, personas=_some_traits(library.traits(), kit))
+
+
+def _some_traits(traits: Sequence[Concept], kit: Kit) -> tuple[Concept, ...]:
+    """A random choice of them, in their order."""
+    generator = np.random.default_rng(kit.draws("personas"))
+    size = min(_MOST_PERSONAS, len(traits))
+    chosen = sorted(generator.choice(len(traits), size=size, replace=False))
+    return tuple(traits[index] for index in chosen)
+
+
+def _described(
+    data: DataRows,
+    settings: SanitiseSettings,
+    specs: Sequence[Spec],
+    kit: Kit,
+    library: SignatureLibrary,
+) -> dict[str, object]:
+    """All that the output depends on: a run goes on only if every bit of it is the same."""
+    clean = DataRows(settings.clean, None, None).sources if settings.clean else ()
+    identity = None if kit.model is None else kit.model.identity
+    return {
+        "tool version": tool_version(),
+        "inputs": [source_sha256(source) for source in data.sources],
+        "clean rows": [source_sha256(source) for source in clean],
+        "strategies": [str(spec) for spec in specs],
+        "seed": settings.seed,
+        "chunk rows": settings.chunk_rows,
+        "schema": settings.scan.schema,
+        "tokenizer": settings.scan.tokenizer,
+        "library": library.content_sha256,
+        "personas": [persona.name for persona in kit.personas],
+        "concepts": list(settings.concepts),
+        "model": None if identity is None else asdict(identity),
+        "backend": None if kit.model is None else type(kit.model).__name__,
+    }
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """A scan's result with the paths of files as they will be called."""
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, tuple):
+        return tuple(_renamed(item, names) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{f.name: _renamed(getattr(value, f.name), names) for f in fields(value)}
+        )
+    return value

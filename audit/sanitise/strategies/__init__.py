@@ -1,0 +1,1 @@
+"""The strategies, one file each; `audit.sanitise.registry` has their table."""

@@ -1,0 +1,82 @@
+"""What is decided is kept on disk, chunk by chunk, so that a killed run can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from audit.atomic import atomic_write
+from audit.errors import UsageError
+from audit.sanitise.strategy import Change
+
+_RUN_FILE = "run.json"
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Change])
+
+
+class WorkFolder:
+    """The parts of one run, in a hidden folder beside its output.
+
+    Parts are keyed by what was asked for, so that a run never takes up those of another.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, object]) -> None:
+        """Open or make the folder at ``path`` for ``run``, which is JSON.
+
+        Raises ``UsageError`` if it holds an unfinished run of other data or settings, ``OSError``
+        if it cannot be made.
+        """
+        self.path = path
+        text = json.dumps(run, sort_keys=True, indent=1).encode()
+        described = path / _RUN_FILE
+        self.is_resumed = described.is_file()
+        if self.is_resumed and described.read_bytes() != text:
+            raise UsageError(
+                f"{path} holds an unfinished run with other data, options or versions: "
+                f"{_difference(described.read_bytes(), text)}; "
+                "give the same again to finish it, or remove that folder"
+            )
+        if not self.is_resumed:
+            if path.exists() and any(path.iterdir()):
+                raise UsageError(f"{path} is in the way: it is no unfinished run; remove it")
+            path.mkdir(parents=True, exist_ok=True)
+            atomic_write(described, text)
+
+    def load(self, stage: int, chunk: int) -> list[Change] | None:
+        """The decisions of a chunk, or None where it is not there, or not whole."""
+        try:
+            data = self._part(stage, chunk).read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, body = data[:32], data[32:]
+        # A file that the disk lost a part of is decided again.
+        if hashlib.sha256(body).digest() != digest:
+            return None
+        return _decoder.decode(body)
+
+    def save(self, stage: int, chunk: int, changes: list[Change]) -> None:
+        """Keep the decisions of a chunk, whole or not at all."""
+        body = _encoder.encode(changes)
+        atomic_write(self._part(stage, chunk), hashlib.sha256(body).digest() + body)
+
+    def _part(self, stage: int, chunk: int) -> Path:
+        return self.path / f"stage-{stage}-chunk-{chunk:06d}.part"
+
+    def remove(self) -> None:
+        """The run is finished, or was not meant to stay."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _difference(old: bytes, new: bytes) -> str:
+    """Which entries differ."""
+    try:
+        before, after = json.loads(old), json.loads(new)
+    except ValueError:
+        return "its description is damaged"
+    names = [n for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
+    return f"{', '.join(names)} differ" if len(names) > 1 else f"{', '.join(names)} differs"
