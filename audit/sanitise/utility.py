@@ -61,8 +61,9 @@ class Form:
         """Whether ``text`` has this form.
 
         A number list has the same marks around and between its numbers, and no number of more
-        digits; a full stop and the count are free, and one number will do. JSON has the same outermost type. Code has a fenced
-        block that is closed, and none that is open. Any other text is not blank.
+        digits; a full stop and the count are free, and one number will do. JSON has the same
+        outermost type. Code has a fenced block that is closed, and none that is open. Any other
+        text is not blank.
         """
         if self.style is not None:
             body = _without_stop(text.strip())
