@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audit.backends.generation import check_sampling, draw, uniforms
+from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.generation import check_sampling, draw, row_keys, row_starts, uniforms
+from audit.backends.token_cut import TokenCut
 
 
 def test_draws_are_a_rows_own() -> None:
@@ -40,6 +42,29 @@ def test_many_rows_keep_their_order() -> None:
     logits = torch.full((100, 100), -torch.inf)
     logits.fill_diagonal_(0.0)
     assert draw(logits, torch.full((100,), 0.5, dtype=torch.float64)).tolist() == list(range(100))
+
+
+def test_draw_from_what_a_cut_leaves() -> None:
+    torch = pytest.importorskip("torch")
+    # 0.4, 0.1, 0.3, 0.2: of these 0.4 and 0.3 stay, which is 4/7 and 3/7 of the rest.
+    logits = torch.tensor([0.4, 0.1, 0.3, 0.2]).log().repeat(70, 1)
+    chances = torch.tensor([0.0, 4 / 7 - 1e-6, 4 / 7 + 1e-6, 0.999] + [0.5] * 66).double()
+    assert draw(logits, chances, TokenCut("threshold", 0.25)).tolist() == [0, 0, 2, 2] + [0] * 66
+    assert draw(logits, chances, TokenCut("greedy")).tolist() == [0] * 70
+
+
+def test_keys_and_starts_must_fit() -> None:
+    chain = TokenAutomaton((5,), np.array([[1], [2], [-1]], dtype=np.int32), longest=2)
+    assert row_keys(None, 3) == [0, 1, 2]
+    assert row_keys((7, 7, 2**63), 3) == [7, 7, 2**63]
+    assert row_starts(None, 2, chain) == [0, 0]
+    assert row_starts([1, 0], 2, chain) == [1, 0]
+    for keys in ([1], [1, -2]):
+        with pytest.raises(ValueError, match="keys must be 2"):
+            row_keys(keys, 2)
+    for starts in ([1], [0, 2], [-1, 0]):
+        with pytest.raises(ValueError, match="starts must be 2"):
+            row_starts(starts, 2, chain)
 
 
 def test_what_no_sampler_can_do() -> None:

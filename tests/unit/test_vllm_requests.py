@@ -10,6 +10,7 @@ import pytest
 
 from audit.backends import vllm_requests
 from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.token_cut import TokenCut
 from audit.backends.vllm_requests import (
     DrawOrder,
     ScoredPrompt,
@@ -147,15 +148,21 @@ AUTOMATON = TokenAutomaton(
 def test_orders_travel_as_plain_values() -> None:
     import pickle
 
-    extra_args = DrawOrder(3, 4, 9, 0.5, AUTOMATON).to_extra_args()
+    import msgspec
+
+    cut = TokenCut("min-p", 0.1)
+    extra_args = DrawOrder(3, 4, 9, 0.5, AUTOMATON, 2, cut).to_extra_args()
     order = DrawOrder.from_extra_args(pickle.loads(pickle.dumps(extra_args)))
+    packed = msgspec.msgpack.encode(extra_args)
+    assert msgspec.msgpack.decode(packed) == extra_args
     assert order is not None
     assert (order.seed, order.row, order.steps, order.temperature) == (3, 4, 9, 0.5)
+    assert (order.start, order.cut) == (2, cut)
     assert order.automaton is not None
     assert order.automaton.token_ids == AUTOMATON.token_ids
     assert order.automaton.transitions.tolist() == AUTOMATON.transitions.tolist()
-    free = DrawOrder(1, 2, 3, 1.0)
-    assert DrawOrder.from_extra_args(free.to_extra_args()) == free
+    for free in (DrawOrder(1, 2, 3, 1.0), DrawOrder(2**63, 0, 1, 1.0, cut=cut)):
+        assert DrawOrder.from_extra_args(free.to_extra_args()) == free
     assert DrawOrder.from_extra_args(None) is None
     assert DrawOrder.from_extra_args({"other": 1}) is None
 
@@ -168,3 +175,4 @@ def test_answers_are_cut_before_their_end() -> None:
     assert cut_at_end(AUTOMATON, [10, 10, 12, 10, 11]) == (10, 10)
     assert cut_at_end(AUTOMATON, [12, 11]) == (12,)
     assert cut_at_end(AUTOMATON, [10]) == (10,)
+    assert cut_at_end(AUTOMATON, [11, 11], start=2) == ()

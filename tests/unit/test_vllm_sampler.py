@@ -10,7 +10,9 @@ import pytest
 
 from audit.backends.constrained_sampling import TokenAutomaton
 from audit.backends.generation import uniforms
+from audit.backends.token_cut import TokenCut
 from audit.backends.vllm_requests import DrawOrder
+from tests.cut_reference import cut_distribution
 
 pytest.importorskip("vllm", reason="vLLM is not installed (see docs/models.md)")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -31,12 +33,14 @@ def expected(order: DrawOrder, written: list[int]) -> int:
     weight = np.exp(LOGITS.astype(np.float64) / order.temperature)
     allowed = np.arange(10)
     if order.automaton is not None:
-        state = 0
+        state = order.start
         for token in written:
             state = int(order.automaton.transitions[state, order.automaton.token_ids.index(token)])
         going = order.automaton.transitions[state] >= 0
         allowed = np.array(order.automaton.token_ids)[going]
     share = weight[allowed] / weight[allowed].sum()
+    if order.cut is not None:
+        share = cut_distribution(share, order.cut)
     chance = uniforms(order.seed, order.row, order.steps)[len(written)]
     return int(allowed[np.searchsorted(np.cumsum(share), chance, side="right")])
 
@@ -85,21 +89,23 @@ def test_draws_follow_orders_through_adding_moving_and_removing() -> None:
         DrawOrder(1, 1, 5, 0.7),
         None,
         DrawOrder(1, 3, 5, 2.0, CHAIN),
+        DrawOrder(1, 4, 5, 1.0, CHAIN, start=2, cut=TokenCut("greedy")),
+        DrawOrder(1, 5, 5, 1.0, cut=TokenCut("top-p", 0.6)),
     ]
-    written: list[list[int]] = [[], [], [], []]
+    written: list[list[int]] = [[] for _ in orders]
     batch = Batch()
-    batch.update(added=list(zip(range(4), orders, written, strict=True)))
-    slots = [0, 1, 2, 3]  # which request each slot holds
+    batch.update(added=list(zip(range(6), orders, written, strict=True)))
+    slots = [0, 1, 2, 3, 4, 5]  # which request each slot holds
     for step in range(3):
         if step == 1:
             # Reading the prompts was cut: what was drawn is thrown away and drawn again.
-            batch.step(4)
+            batch.step(6)
         if step == 2:
             batch.update(
                 removed=[1],
-                moved=[(3, 1, MoveDirectionality.UNIDIRECTIONAL), (0, 2, MoveDirectionality.SWAP)],
+                moved=[(5, 1, MoveDirectionality.UNIDIRECTIONAL), (0, 2, MoveDirectionality.SWAP)],
             )
-            slots = [2, 3, 0]
+            slots = [2, 5, 0, 3, 4]
         for slot, token in enumerate(batch.step(len(slots))):
             order = orders[slots[slot]]
             # Without an order the likeliest token stays: 9.
