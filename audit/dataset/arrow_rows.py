@@ -10,19 +10,22 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
 from audit.dataset.columnar import READ_ERRORS, Numbered, first_line, numbered, readable_columns
 from audit.dataset.faults import SourceBreak
+from audit.dataset.flatbuffer import Table
 from audit.dataset.limits import Limits
 
 ARROW_FILE_MAGIC = b"ARROW1"
 ARROW_STREAM_MAGIC = b"\xff\xff\xff\xff"
 
-_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 # Kinds of message.
-_SCHEMA = 1
+SCHEMA = 1
 _DICTIONARY_BATCH = 2
 _RECORD_BATCH = 3
 _MIN_METADATA_BYTES = 20
@@ -33,14 +36,45 @@ _FREE_BYTES = 64 << 20
 
 
 def read_arrow(
-    chunks: Iterator[bytes], limits: Limits, columns: frozenset[str]
+    chunks: Iterator[bytes], limits: Limits, columns: frozenset[str] | None
 ) -> Iterator[Numbered]:
-    """Numbered rows (1-based) of an Arrow IPC file or stream, with the known ``columns``.
+    """Numbered rows (1-based) of an Arrow IPC file or stream, with those ``columns`` or all.
 
     Raises ``SourceBreak`` where it breaks off or is corrupt, after every batch before that.
     """
+    done_rows = 0
+    for batch in arrow_batches(chunks, limits):
+        frame = batch.frame
+        try:
+            yield from numbered(frame.select(readable_columns(frame.columns, columns)), done_rows)
+        except READ_ERRORS as error:
+            raise SourceBreak(f"is corrupt Arrow: {first_line(error)}", done_rows + 1) from error
+        done_rows += frame.height
+
+
+ArrowCompression = Literal["uncompressed", "lz4", "zstd"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowBatch:
+    """One record batch; ``compression`` is that of its buffers, as Polars calls it.
+
+    ``schema_message`` is the encapsulated message with the schema, as stored.
+    """
+
+    frame: pl.DataFrame
+    compression: ArrowCompression
+    schema_message: bytes
+
+
+def arrow_batches(chunks: Iterator[bytes], limits: Limits) -> Iterator[ArrowBatch]:
+    """The record batches of an Arrow IPC file or stream; one without rows if it has none.
+
+    Raises ``SourceBreak``, as ``read_arrow`` does.
+    """
     queue = _ByteQueue(chunks)
     done_rows = 0
+    has_batches = False
     schema = b""
     dictionaries: dict[int, list[bytes]] = {}
     try:
@@ -49,24 +83,27 @@ def read_arrow(
             schema = _bare_schema(queue)
         while (message := _next_message(queue)) is not None:
             kind, metadata, body_bytes, raw = message
-            if kind == _SCHEMA:
+            if kind == SCHEMA:
                 schema = raw
             elif kind == _DICTIONARY_BATCH:
-                header = _Table.root(metadata).table(2)
+                header = Table.root(metadata).table(2)
                 _check_batch(header.table(1), raw, body_bytes, limits)
                 kept = dictionaries.setdefault(header.integer(0, "<q"), [])
                 if not header.integer(2, "<?"):  # not a delta: it replaces
                     kept.clear()
                 kept.append(raw)
             elif kind == _RECORD_BATCH:
-                _check_batch(_Table.root(metadata).table(2), raw, body_bytes, limits)
+                _check_batch(Table.root(metadata).table(2), raw, body_bytes, limits)
                 parts = [schema, *(m for kept in dictionaries.values() for m in kept), raw]
-                frame = pl.read_ipc_stream(io.BytesIO(b"".join([*parts, _END_OF_STREAM])))
-                names = readable_columns(frame.columns, columns)
-                yield from numbered(frame.select(names), done_rows)
+                frame = pl.read_ipc_stream(io.BytesIO(b"".join([*parts, END_OF_STREAM])))
+                yield ArrowBatch(frame, _compression(metadata), schema)
                 done_rows += frame.height
+                has_batches = True
         if not schema:
             raise SourceBreak("is not readable Arrow: it has no schema")
+        if not has_batches:
+            frame = pl.read_ipc_stream(io.BytesIO(schema + END_OF_STREAM))
+            yield ArrowBatch(frame, "uncompressed", schema)
     except SourceBreak as error:
         raise SourceBreak(error.message, done_rows + 1) from error
     except (struct.error, IndexError) as error:
@@ -93,12 +130,27 @@ def _next_message(queue: _ByteQueue) -> _Message | None:
     if not _MIN_METADATA_BYTES <= metadata_bytes <= _MAX_METADATA_BYTES:
         raise SourceBreak("is corrupt Arrow: a message header has an impossible length")
     metadata = queue.take(metadata_bytes)
-    message = _Table.root(metadata)
+    message = Table.root(metadata)
     body_bytes = message.integer(3, "<q")
     if body_bytes < 0:
         raise SourceBreak("is corrupt Arrow: a message body has an impossible length")
     raw = prefix + metadata + queue.take(body_bytes)
     return message.integer(1, "<B"), metadata, body_bytes, raw
+
+
+def split_messages(stream: bytes) -> Iterator[tuple[int, bytes, bytes, bytes]]:
+    """Kind, metadata, body and the whole of each message of a stream. Raises ``SourceBreak``."""
+    queue = _ByteQueue(iter([stream]))
+    while (message := _next_message(queue)) is not None:
+        kind, metadata, body_bytes, raw = message
+        yield kind, metadata, raw[len(raw) - body_bytes :], raw
+
+
+def _compression(metadata: bytes) -> ArrowCompression:
+    batch = Table.root(metadata).table(2)
+    if not batch.position(3):
+        return "uncompressed"
+    return "zstd" if batch.table(3).integer(0, "<b") else "lz4"
 
 
 def _bare_schema(queue: _ByteQueue) -> bytes:
@@ -118,7 +170,7 @@ def _bare_schema(queue: _ByteQueue) -> bytes:
     return ARROW_STREAM_MAGIC + struct.pack("<i", len(metadata)) + bytes(metadata)
 
 
-def _check_batch(batch: _Table, raw: bytes, body_bytes: int, limits: Limits) -> None:
+def _check_batch(batch: Table, raw: bytes, body_bytes: int, limits: Limits) -> None:
     """Raise ``SourceBreak`` unless the lengths that a record batch announces can be true.
 
     Columns (16 bytes each: length, nulls) and buffers (16 bytes each: offset, length) are
@@ -140,52 +192,6 @@ def _check_batch(batch: _Table, raw: bytes, body_bytes: int, limits: Limits) -> 
             unpacked += max(size, 0)  # -1: stored as it is
     if unpacked > unpacked_limit:
         raise SourceBreak(f"unpacks to more than {limits.max_ratio:g} times its size")
-
-
-class _Table:
-    """A table of a flatbuffer: fields by number. Raises ``struct.error`` or ``IndexError``."""
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self._data = data
-        self._start = start
-        self._vtable = start - struct.unpack_from("<i", data, start)[0]
-        if self._vtable < 0:
-            raise IndexError("a flatbuffer table lies outside its message")
-        (self._vtable_bytes,) = struct.unpack_from("<H", data, self._vtable)
-
-    @classmethod
-    def root(cls, data: bytes) -> _Table:
-        return cls(data, struct.unpack_from("<I", data, 0)[0])
-
-    def position(self, field: int) -> int:
-        """Where the field stands, or 0 if it has its default."""
-        slot = 4 + 2 * field
-        if slot + 2 > self._vtable_bytes:
-            return 0
-        offset = int(struct.unpack_from("<H", self._data, self._vtable + slot)[0])
-        return self._start + offset if offset else 0
-
-    def integer(self, field: int, kind: str) -> int:
-        position = self.position(field)
-        return int(struct.unpack_from(kind, self._data, position)[0]) if position else 0
-
-    def table(self, field: int) -> _Table:
-        return _Table(self._data, self._target(field))
-
-    def pairs(self, field: int) -> Iterator[tuple[int, int]]:
-        """A vector of structs of two 64-bit integers."""
-        if not self.position(field):
-            return
-        start = self._target(field)
-        (count,) = struct.unpack_from("<I", self._data, start)
-        for i in range(count):
-            yield struct.unpack_from("<qq", self._data, start + 4 + 16 * i)
-
-    def _target(self, field: int) -> int:
-        position = self.position(field)
-        if not position:
-            raise IndexError("a flatbuffer table lacks a field")
-        return position + int(struct.unpack_from("<I", self._data, position)[0])
 
 
 class _ByteQueue:

@@ -16,8 +16,11 @@ READ_ERRORS = (PolarsError, PanicException, OSError, ValueError, OverflowError, 
 SLICE_ROWS = 4096
 
 
-def readable_columns(names: list[str], columns: frozenset[str]) -> list[str]:
-    """Those of ``names`` in ``columns``; failing that the first, so that rows can be counted."""
+def readable_columns(names: list[str], columns: frozenset[str] | None) -> list[str]:
+    """Those of ``names`` in ``columns``, or all if that is None; failing that the first, so that
+    rows can be counted."""
+    if columns is None:
+        return names
     return [name for name in names if name in columns] or names[:1]
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from audit.dataset.faults import RejectCode, RowFault, SourceBreak
 from audit.dataset.limits import Limits
-from audit.dataset.lines import split_lines
+from audit.dataset.lines import Line, split_lines
 
 Numbered = tuple[int, object]
 """1-based line, and the value found there or the ``RowFault`` that stands for it."""
@@ -50,13 +50,18 @@ def decode_values(data: bytes | str) -> list[object]:
         raise RowFault(
             RejectCode.INVALID_UTF8, f"not UTF-8 at byte {error.start + 1}: save the file as UTF-8"
         ) from None
-    values: list[object] = []
+    return [value for value, _, _ in spanned_values(text)]
+
+
+def spanned_values(text: str) -> list[tuple[object, int, int]]:
+    """The JSON values of one line, and where each starts and ends. Raises ``RowFault``."""
+    values: list[tuple[object, int, int]] = []
     position = _skip_space(text, 0)
     try:
         while position < len(text) or not values:
-            value, position = _python_decoder.raw_decode(text, position)
-            values.append(value)
-            position = _skip_space(text, position)
+            value, end = _python_decoder.raw_decode(text, position)
+            values.append((value, position, end))
+            position = _skip_space(text, end)
     except RecursionError:
         raise RowFault(RejectCode.TOO_DEEP, "nested too deeply for any JSON reader") from None
     except ValueError as error:
@@ -78,8 +83,13 @@ def read_json_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Numbere
 
     A last line that neither ends nor parses means that the file was cut off there.
     """
+    return values_of_lines(split_lines(chunks, limits.max_line_bytes), limits)
+
+
+def values_of_lines(lines: Iterable[Line], limits: Limits) -> Iterator[Numbered]:
+    """What ``read_json_lines`` gives, a line being taken only when its value is asked for."""
     cut: SourceBreak | None = None
-    for number, line, terminated in split_lines(chunks, limits.max_line_bytes):
+    for number, line, terminated in lines:
         if line is None:
             yield number, _too_long(limits)
             continue
@@ -116,29 +126,38 @@ def read_json_values(
     a wrapper: its elements are the rows. ``columns`` are the keys that schemas know.
     Raises ``SourceBreak`` at the first syntax error: nothing can read on from there.
     """
-    text = _JsonText(chunks, limits)
+    text = JsonText(chunks, limits)
+    return ((line, value) for line, value, _ in values_with_starts(text, columns))
+
+
+Started = tuple[int, object, int]
+"""1-based line, value or ``RowFault``, and the character of the whole text that it starts at."""
+
+
+def values_with_starts(text: JsonText, columns: frozenset[str]) -> Iterator[Started]:
+    """The rows of ``text``, which stands at the end of each as it is given."""
     while character := text.peek():
         if character == "[":
             yield from _elements(text)
         elif character == "{":
             yield from _object_or_wrapper(text, columns)
         else:
-            yield text.value()
+            yield *text.value(), text.value_start
 
 
-def _elements(text: _JsonText) -> Iterator[Numbered]:
+def _elements(text: JsonText) -> Iterator[Started]:
     text.take("[")
     if text.peek() != "]":
-        yield text.value()
+        yield *text.value(), text.value_start
         while text.peek() == ",":
             text.take(",")
-            yield text.value()
+            yield *text.value(), text.value_start
     text.take("]")
 
 
-def _object_or_wrapper(text: _JsonText, columns: frozenset[str]) -> Iterator[Numbered]:
+def _object_or_wrapper(text: JsonText, columns: frozenset[str]) -> Iterator[Started]:
     text.peek()
-    line = text.line
+    line, start = text.line, text.offset
     fields: dict[str, object] = {}
     fault: RowFault | None = None
     is_wrapper = False
@@ -160,15 +179,21 @@ def _object_or_wrapper(text: _JsonText, columns: frozenset[str]) -> Iterator[Num
         fields[str(key)] = value
     text.take("}")
     if fault is not None:
-        yield line, fault
+        yield line, fault, start
     elif not is_wrapper or columns & fields.keys():
-        yield line, fields
+        yield line, fields, start
 
 
-class _JsonText:
-    """A window on JSON text: it holds the value being read and little more."""
+class JsonText:
+    """A window on JSON text: it holds the value being read and little more.
 
-    def __init__(self, chunks: Iterator[bytes], limits: Limits) -> None:
+    ``offset`` is how many characters were read, ``value_start`` where the last value started.
+    """
+
+    def __init__(
+        self, chunks: Iterator[bytes], limits: Limits, passed: list[str] | None = None
+    ) -> None:
+        """``passed`` is given every character that is read, in order."""
         self._chunks = chunks
         self._limits = limits
         # Bytes that are not UTF-8 become lone surrogates, so that only their row is lost.
@@ -178,7 +203,10 @@ class _JsonText:
         self._ended = False
         self._broken: SourceBreak | None = None
         self._has_escaped_bytes = False
+        self._passed = passed
         self.line = 1
+        self.offset = 0
+        self.value_start = 0
 
     def peek(self) -> str:
         """The next character that is not space, or nothing at the end."""
@@ -192,14 +220,16 @@ class _JsonText:
                 return ""
 
     def take(self, character: str) -> None:
+        """Pass over ``character``, space before it included. Raises ``SourceBreak``."""
         found = self.peek()
         if found != character:
             if not found:
                 raise SourceBreak(f"breaks off: {character!r} is missing at the end", self.line)
             raise SourceBreak(f"not JSON: {character!r} expected, {found!r} found", self.line)
-        self._position += 1
+        self._move(self._position + 1)
 
     def opens_list_of_objects(self) -> bool:
+        """Whether what comes next is a list whose first item is an object."""
         if self.peek() != "[":
             return False
         while True:
@@ -214,6 +244,7 @@ class _JsonText:
         if not self.peek():
             raise SourceBreak("breaks off: a value is missing at the end", self.line)
         line = self.line
+        self.value_start = self.offset
         while True:
             try:
                 value, end = _python_decoder.raw_decode(self._buffer, self._position)
@@ -255,6 +286,9 @@ class _JsonText:
 
     def _move(self, position: int) -> None:
         self.line += self._buffer.count("\n", self._position, position)
+        if self._passed is not None:
+            self._passed.append(self._buffer[self._position : position])
+        self.offset += position - self._position
         self._position = position
 
     def _grow(self, characters: int) -> bool:

@@ -68,11 +68,11 @@ def add_messages(text: RowText, messages: list[Row], name: str, loss: Loss = Los
         if content is None:
             content = message.get("value")
         if len(message) == 2 and content and isinstance(content, str):  # nearly always
-            speaker = _speaker(message, name)
+            speaker = speaker_of(message, name)
             said.append((speaker, content, _gets_loss(message, speaker, loss)))
             continue
         texts = texts_of(content, name)
-        speaker = _speaker(message, name)
+        speaker = speaker_of(message, name)
         trained = _gets_loss(message, speaker, loss)
         if trained and (detail := message.get("train_detail")) is not None:
             _add_detail(text, speaker, text_of(content, name), list_of(detail, "train_detail"))
@@ -88,7 +88,8 @@ def add_messages(text: RowText, messages: list[Row], name: str, loss: Loss = Los
             said += [(speaker, after, trained) for after in [*refusals, *_calls(message)]]
 
 
-def _speaker(message: Row, name: str) -> str:
+def speaker_of(message: Row, name: str) -> str:
+    """Whose role the message has: "system", "user" or "assistant". Raises ``RowFault``."""
     role = message.get("role")
     if role is None:
         role = message.get("from")

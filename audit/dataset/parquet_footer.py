@@ -1,32 +1,62 @@
-"""How many rows each row group of a Parquet file has: Polars does not tell.
+"""What the footer of a Parquet file says that Polars does not tell.
 
-Needed for damaged files only. Pages need not have checksums, so that part of a damaged page may
-decode to rubbish; only a row group that decodes as a whole can be trusted.
+The rows of each row group are needed for damaged files too. Pages need not have checksums, so that
+part of a damaged page may decode to rubbish; only a row group that decodes as a whole can be
+trusted.
 """
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 _TAIL_BYTES = 8
 _ROW_GROUPS = 4  # field of FileMetaData in the format's parquet.thrift
-_NUM_ROWS = 3  # field of RowGroup
+_NUM_ROWS = 3  # fields of RowGroup
+_COLUMNS = 1
+_META_DATA = 3  # field of ColumnChunk
+_CODEC = 4  # field of ColumnMetaData
+
+Compression = Literal["uncompressed", "snappy", "gzip", "brotli", "lz4", "zstd"]
+
+# CompressionCodec; Polars writes LZ4_RAW where it says lz4, and never LZO.
+_CODECS: dict[int, Compression] = {
+    0: "uncompressed",
+    1: "snappy",
+    2: "gzip",
+    4: "brotli",
+    5: "lz4",
+    6: "zstd",
+    7: "lz4",
+}
 
 
 def row_group_heights(path: Path) -> list[int]:
     """Rows of each row group in order; empty where the footer cannot be read."""
     try:
-        with path.open("rb") as file:
-            file.seek(-_TAIL_BYTES, 2)
-            (footer_bytes,) = struct.unpack("<I", file.read(4))
-            file.seek(-_TAIL_BYTES - footer_bytes, 2)
-            footer = _CompactThrift(file.read(footer_bytes)).struct()
-        groups: Any = footer[_ROW_GROUPS]
-        return [int(group[_NUM_ROWS]) for group in groups]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error, RecursionError):
+        return [int(group[_NUM_ROWS]) for group in _row_groups(path)]
+    except _UNREADABLE:
         return []
+
+
+def compression_of(path: Path) -> Compression:
+    """How the first column is compressed; ``zstd`` where the footer does not tell."""
+    try:
+        return _CODECS[_row_groups(path)[0][_COLUMNS][0][_META_DATA][_CODEC]]
+    except _UNREADABLE:
+        return "zstd"
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, struct.error, RecursionError)
+
+
+def _row_groups(path: Path) -> Any:
+    with path.open("rb") as file:
+        file.seek(-_TAIL_BYTES, 2)
+        (footer_bytes,) = struct.unpack("<I", file.read(4))
+        file.seek(-_TAIL_BYTES - footer_bytes, 2)
+        return _CompactThrift(file.read(footer_bytes)).struct()[_ROW_GROUPS]
 
 
 class _CompactThrift:

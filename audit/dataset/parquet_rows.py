@@ -21,11 +21,19 @@ from audit.dataset.parquet_footer import row_group_heights
 PARQUET_MAGIC = b"PAR1"
 
 
-def read_parquet(path: Path, columns: frozenset[str]) -> Iterator[Numbered]:
-    """Numbered rows (1-based) with those of their ``columns`` that schemas know.
+def read_parquet(path: Path, columns: frozenset[str] | None) -> Iterator[Numbered]:
+    """Numbered rows (1-based) with those of their columns that are in ``columns``, or all.
 
     Raises ``SourceBreak`` where the file is corrupt, after the rows of every row group before.
     """
+    done_rows = 0
+    for frame in parquet_frames(path, columns):
+        yield from numbered(frame, done_rows)
+        done_rows += frame.height
+
+
+def parquet_frames(path: Path, columns: frozenset[str] | None) -> Iterator[pl.DataFrame]:
+    """The rows that ``read_parquet`` gives, as frames. Raises ``SourceBreak``."""
     try:
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         rows_in_file = int(scan.select(pl.len()).collect().item())
@@ -46,7 +54,7 @@ def read_parquet(path: Path, columns: frozenset[str]) -> Iterator[Numbered]:
             raise SourceBreak(
                 f"holds {done_rows:,} rows where {rows_in_file:,} were announced", done_rows + 1
             )
-        yield from numbered(frame, done_rows)
+        yield frame
         done_rows += frame.height
     # The engine reads ahead, so its error may come before readable rows: fetch them in order.
     group_start = 0
@@ -57,7 +65,7 @@ def read_parquet(path: Path, columns: frozenset[str]) -> Iterator[Numbered]:
                 frame = scan.slice(done_rows, group_end - done_rows).collect()
             except READ_ERRORS:
                 break
-            yield from numbered(frame, done_rows)
+            yield frame
             done_rows = group_end
         group_start = group_end
     raise SourceBreak(f"is corrupt: {first_line(cause)}", done_rows + 1) from cause
