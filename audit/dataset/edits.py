@@ -17,9 +17,9 @@ from audit.dataset.tokens import IGNORED_LABEL
 def with_texts(row: Row, texts: Mapping[Place, str]) -> Row:
     """A copy of ``row`` with ``texts`` at their places, all else equal and in its order.
 
-    Several stretches of one text may be replaced: their places are those in ``row``. JSON inside
-    a text keeps its layout. Raises ``ValueError`` for places that ``row`` has no text at, or that
-    overlap.
+    Several stretches of one text may be replaced: their places are those in ``row``, and the
+    ranges of a ``train_detail`` are moved with them. JSON inside a text keeps its layout. Raises
+    ``ValueError`` for places that ``row`` has no text at, or that overlap.
     """
     edited = _edited(row, texts)
     assert isinstance(edited, dict)
@@ -39,7 +39,10 @@ def _edited(value: object, texts: Mapping[Place, str]) -> object:
     if isinstance(value, dict):
         if not inner.keys() <= value.keys():
             raise ValueError("the row has no such key")
-        return {key: _edited(child, inner.get(key, {})) for key, child in value.items()}
+        edited = {key: _edited(child, inner.get(key, {})) for key, child in value.items()}
+        if value.get("train_detail") is not None:
+            edited["train_detail"] = _moved_detail(value, inner)
+        return edited
     if not inner.keys() <= set(range(len(value))):
         raise ValueError("the row has no such item")
     return [_edited(child, inner.get(i, {})) for i, child in enumerate(value)]
@@ -64,6 +67,41 @@ def _edited_text(value: str, texts: Mapping[Place, str]) -> str:
         pieces += [value[done:start], text]
         done = end
     return "".join(pieces) + value[done:]
+
+
+def _moved_detail(message: Row, inner: Mapping[str | int, Mapping[Place, str]]) -> object:
+    """The character ranges of ``train_detail``, moved by the edits to their text."""
+    detail = message["train_detail"]
+    key = "value" if message.get("content") is None else "content"
+    said = message.get(key)
+    edits = inner.get(key, {})
+    if not isinstance(said, str) or not edits:
+        return detail
+    spans: list[tuple[int, int, int]] = []
+    for place, text in edits.items():
+        start, end = map(int, place) if place else (0, len(said))
+        spans.append((start, end, len(text)))
+
+    def moved(position: int, *, is_end: bool) -> int:
+        shift = sum(size - (end - start) for start, end, size in spans if end <= position)
+        for start, end, size in spans:
+            if start < position < end:
+                return start + shift + (size if is_end else 0)
+        return position + shift
+
+    def move(parts: object) -> object:
+        return [
+            part
+            if not isinstance(part, dict)
+            else {
+                **part,
+                "begin_offset": moved(part["begin_offset"], is_end=False),
+                "end_offset": moved(part["end_offset"] + 1, is_end=True) - 1,
+            }
+            for part in list_of(parts, "train_detail")
+        ]
+
+    return _edited_json_text(detail, move) if isinstance(detail, str) else move(detail)
 
 
 def _edited_json_text(value: str, edit: Callable[[object], object]) -> str:

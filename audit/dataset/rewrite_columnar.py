@@ -23,7 +23,6 @@ from audit.dataset.parquet_rows import parquet_frames
 from audit.dataset.row_text import Row
 
 _MOST_GROUP_ROWS = 1 << 17
-_ARROW_SCHEMA = "ARROW:schema"
 
 
 def rewrite_parquet(path: Path, output: Output, decide: Decide) -> None:
@@ -34,8 +33,8 @@ def rewrite_parquet(path: Path, output: Output, decide: Decide) -> None:
     that its columns cannot hold, and ``ValueError`` for a decision that makes no sense.
     """
     frames = _Decided(decide)
+    # With the Arrow schema that its writer left, so that its readers find their own types again.
     metadata = pl.read_parquet_metadata(path)
-    metadata.pop(_ARROW_SCHEMA, None)  # of the types in the file, so that Polars writes its own
 
     def read(*_: object) -> Iterator[pl.DataFrame]:
         return map(frames.rewritten, parquet_frames(path, None))

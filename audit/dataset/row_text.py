@@ -157,6 +157,8 @@ def json_text(value: object) -> str:
 
 def type_name(value: object) -> str:
     """The name of a JSON type, for messages."""
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "text"}
+    if isinstance(value, str):  # or a subclass
+        return "text"
+    names = {bool: "a boolean", int: "a number", float: "a number"}
     names |= {list: "a list", dict: "an object", type(None): "null", bytes: "binary"}
     return names.get(type(value), f"a {type(value).__name__}")
