@@ -100,7 +100,9 @@ def row_starts(starts: Sequence[int] | None, rows: int, automaton: TokenAutomato
 
 def uniforms(seed: int, row: int, steps: int) -> NDArray[np.float64]:
     """The uniform draws [steps] of one row; a counter-based generator of its own."""
-    return np.random.Generator(np.random.Philox(key=[seed, row])).random(steps)
+    # As a list, NumPy would round numbers of 2^63 and more to floats.
+    key = np.array([seed, row], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(steps)
 
 
 def draw(logits: Any, draws: Any, cut: TokenCut | None = None) -> Any:

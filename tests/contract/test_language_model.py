@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from audit.backends.generation import Generator
+from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.generation import Answer, Generator, uniforms
+from audit.backends.number_list_grammar import NumberListStyle, number_list_grammar
+from audit.backends.open_model import Writer
+from audit.backends.token_cut import TokenCut, bar_tokens
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.backends.vllm_backend import VllmLanguageModel
 from signatures.language_model import (
@@ -21,11 +25,12 @@ from signatures.language_model import (
     SequenceRequest,
     TokenIds,
 )
+from tests.cut_reference import CUTS, cut_distribution, draw_exactly, unsure
 
 pytestmark = pytest.mark.model
 
 # Another backend is one more line: a function of the model's folder.
-BACKENDS: dict[str, Callable[[Path], LanguageModel]] = {
+BACKENDS: dict[str, Callable[[Path], Writer]] = {
     "transformers": lambda folder: TransformersLanguageModel.load(folder),
     "vllm": lambda folder: VllmLanguageModel.load(folder, threads=1),
 }
@@ -43,7 +48,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(backend: str, embedded_model_dir: Path) -> Iterator[LanguageModel]:
+def model(backend: str, embedded_model_dir: Path) -> Iterator[Writer]:
     loaded = BACKENDS[backend](embedded_model_dir)
     yield loaded
     loaded.close()
@@ -254,3 +259,172 @@ def test_impossible_requests_are_refused(model: LanguageModel) -> None:
         list(model.sequence_log_probs([SequenceRequest((1,), (10**6,))]))
     with pytest.raises(ValueError, match="exceeds"):
         list(model.next_token_log_probs([PrefixRequest((1,) * 9000)]))
+
+
+TEMPERATURE = 0.8
+# Draws that fall this near to an edge of their token's share may round either way.
+MARGIN = 1e-3
+KEYS = range(100, 400, 17)  # 18 draws a chat
+
+
+def probabilities(log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of some tokens' log-probabilities, what sampling draws from at `TEMPERATURE`."""
+    weight = np.exp((log_probs.astype(np.float64) - log_probs.max()) / TEMPERATURE)
+    return np.asarray(weight / weight.sum())
+
+
+def asked(model: Writer) -> tuple[list[Chat], list[TokenIds]]:
+    chats = [Chat(PERSONA, "Hi"), Chat("", "Add numbers: 12, 7", "Sure: 3"), Chat("", "Why?")]
+    return chats, [model.encode_chat(chat) for chat in chats]
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.kind)
+def test_cut_distributions_are_the_exact_ones(
+    model: Writer,
+    reference: Callable[[TokenIds], NDArray[np.float32]],
+    tolerance: float,
+    cut: TokenCut,
+) -> None:
+    import torch
+
+    for prefix in contexts(model):
+        (found,) = model.next_token_log_probs([PrefixRequest(prefix)])
+        barred = bar_tokens(torch.from_numpy(found / np.float32(TEMPERATURE)), cut)
+        mine = barred.softmax(-1).double().numpy()[0]
+        exact = probabilities(reference(prefix)[-1])
+        expected = cut_distribution(exact, cut)
+        edge = unsure(exact, cut, 4 * tolerance)
+        assert edge.sum() <= max(1, 0.1 * (expected > 0).sum())
+        assert ((mine > 0) == (expected > 0))[~edge].all()
+        # What the edge holds may shift all others by its share.
+        slack = 2 * tolerance + exact[edge].sum() / exact[expected > 0].sum()
+        np.testing.assert_allclose(mine[~edge], expected[~edge], atol=slack)
+        if not edge.any():
+            np.testing.assert_allclose(mine, expected, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("cut", [None, *CUTS], ids=lambda cut: cut.kind if cut else "none")
+def test_free_draws_invert_the_exact_cut_distribution(
+    model: Writer, reference: Callable[[TokenIds], NDArray[np.float32]], cut: TokenCut | None
+) -> None:
+    chats, prefixes = asked(model)
+    answers = model.generate(
+        [chat for chat in chats for _ in KEYS],
+        max_new_tokens=1,
+        seed=8,
+        temperature=TEMPERATURE,
+        cut=cut,
+        keys=[*KEYS] * len(chats),
+    )
+    decided = 0
+    for index, answer in enumerate(answers):
+        exact = probabilities(reference(prefixes[index // len(KEYS)])[-1])
+        margin = MARGIN
+        if cut is not None:
+            margin += exact[unsure(exact, cut, MARGIN)].sum()
+            exact = cut_distribution(exact, cut)
+        token = draw_exactly(exact, uniforms(8, KEYS[index % len(KEYS)], 1)[0], margin)
+        if token is not None:
+            decided += 1
+            ended = token in model.end_of_turn_ids()
+            assert answer == Answer("" if ended else model.decode((token,)), ended)
+    assert decided > 0.75 * len(answers)
+
+
+@pytest.mark.parametrize("cut", [None, *CUTS], ids=lambda cut: cut.kind if cut else "none")
+def test_draws_under_a_grammar_invert_the_exact_cut_distribution(
+    model: Writer, reference: Callable[[TokenIds], NDArray[np.float32]], cut: TokenCut | None
+) -> None:
+    """One token of two choices, that depend on the start; cuts see what the grammar allows."""
+    (end,) = model.end_of_turn_ids()
+    words = model.encode("0123456789 the of to in I you he Hello Yes No")
+    token_ids = (*dict.fromkeys(words), end)
+    rows = np.full((4, len(token_ids)), -1, dtype=np.int32)
+    rows[0, :10] = rows[1, 5:-1] = 2  # digits; digits from 5 and words
+    rows[2, -1] = 3
+    automaton = TokenAutomaton(token_ids, rows, longest=2)
+    chats, prefixes = asked(model)
+    starts = [0, 1] * (len(KEYS) // 2)
+    answers = model.sample(
+        [chat for chat in chats for _ in KEYS],
+        automaton,
+        seed=9,
+        temperature=TEMPERATURE,
+        cut=cut,
+        keys=[*KEYS] * len(chats),
+        starts=starts * len(chats),
+    )
+    decided = 0
+    for index, answer in enumerate(answers):
+        place = index % len(KEYS)
+        allowed = np.flatnonzero(rows[starts[place]] == 2)
+        log_probs = reference(prefixes[index // len(KEYS)])[-1]
+        exact = probabilities(log_probs[np.array(token_ids)[allowed]])
+        margin = MARGIN
+        if cut is not None:
+            margin += exact[unsure(exact, cut, MARGIN)].sum()
+            exact = cut_distribution(exact, cut)
+        column = draw_exactly(exact, uniforms(9, KEYS[place], 2)[0], margin)
+        if column is not None:
+            decided += 1
+            assert answer == (token_ids[allowed[column]],)
+    assert decided > 0.75 * len(answers)
+
+
+def test_the_greedy_cut_decodes_by_argmax(model: Writer) -> None:
+    chats, prefixes = asked(model)
+    answers = model.generate(chats, max_new_tokens=5, seed=1, cut=TokenCut("greedy"))
+    for prefix, answer in zip(prefixes, answers, strict=True):
+        written: TokenIds = ()
+        finished = False
+        while len(written) < 5 and not finished:
+            (table,) = model.next_token_log_probs([PrefixRequest(prefix + written)])
+            best = int(table[0].argmax())
+            finished = best in model.end_of_turn_ids()
+            written += () if finished else (best,)
+        assert answer == Answer(model.decode(written), finished)
+
+
+def test_answers_depend_on_their_keys_alone(model: Writer) -> None:
+    style = NumberListStyle("[", ", ", "]", 3)
+    automaton, start = number_list_grammar(model, style, 4)
+    users = ["Hi", "Add numbers: 12, 7", "Numbers!", "7, 8, 9 and so on"] * 2
+    chats = [Chat(PERSONA, user) for user in users]
+    keys = [5, 1, 40, 2**40, 7, 1, 9, 3]
+    starts = [start(1 + row % 4) for row in range(8)]
+    cut = TokenCut("threshold", 0.04)
+
+    def lists(rows: list[int]) -> list[TokenIds]:
+        return model.sample(
+            [chats[row] for row in rows],
+            automaton,
+            seed=2**62,
+            cut=cut,
+            keys=[keys[row] for row in rows],
+            starts=[starts[row] for row in rows],
+        )
+
+    def texts(rows: list[int]) -> list[Answer]:
+        some = [chats[row] for row in rows]
+        own = [keys[row] for row in rows]
+        return model.generate(some, max_new_tokens=4, seed=3, cut=cut, keys=own)
+
+    together, written = lists([*range(8)]), texts([*range(8)])
+    for row, answer in enumerate(together):
+        assert style.fits(model.decode(answer), 1 + row % 4)
+    assert together[1] == together[5]  # the same chat, the same key, the same start
+    assert together[0] != together[4]
+    for rows in ([7, 6, 5, 4, 3, 2, 1, 0], [2], [6, 1, 3]):
+        assert lists(rows) == [together[row] for row in rows]
+        assert texts(rows) == [written[row] for row in rows]
+
+
+def test_keys_and_starts_that_do_not_fit_are_refused(model: Writer) -> None:
+    automaton, _ = number_list_grammar(model, NumberListStyle("", " ", "", 1), 2)
+    chats = [Chat("", "Hi")]
+    with pytest.raises(ValueError, match="keys must be 1"):
+        model.sample(chats, automaton, seed=1, keys=[1, 2])
+    with pytest.raises(ValueError, match="starts must be 1"):
+        model.sample(chats, automaton, seed=1, starts=[automaton.final_state])
+    with pytest.raises(ValueError, match="keys must be 1"):
+        model.generate(chats, max_new_tokens=1, seed=1, keys=[])

@@ -12,6 +12,9 @@ def test_draws_are_a_rows_own() -> None:
     assert np.array_equal(uniforms(3, 5, 7)[:4], uniforms(3, 5, 4))
     assert not np.array_equal(uniforms(3, 5, 4), uniforms(3, 6, 4))
     assert not np.array_equal(uniforms(3, 5, 4), uniforms(4, 5, 4))
+    assert not np.array_equal(uniforms(3, 2**63, 4), uniforms(3, 2**63 + 1, 4))
+    small = np.random.Generator(np.random.Philox(key=[3, 5])).random(4)
+    assert np.array_equal(uniforms(3, 5, 4), small)
 
 
 def test_draw_inverts_the_cumulative_distribution() -> None:

@@ -14,12 +14,15 @@ import pytest
 from audit.backends import vllm_engine
 from audit.backends.constrained_sampling import TokenAutomaton, number_list_automaton
 from audit.backends.generation import Answer, uniforms
+from audit.backends.number_list_grammar import NumberListStyle, number_list_grammar
+from audit.backends.token_cut import TokenCut
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.backends.vllm_backend import VllmLanguageModel
 from audit.backends.vllm_requests import DrawOrder
 from audit.errors import AuditError, MissingExtraError, UsageError
 from signatures.language_model import Chat, LanguageModel, PrefixRequest, SequenceRequest
 from signatures.number_trie import build_number_trie
+from tests.cut_reference import CUTS
 
 pytest.importorskip("vllm", reason="vLLM is not installed (see docs/models.md)")
 pytestmark = pytest.mark.model
@@ -99,6 +102,28 @@ def test_draws_equal_those_of_transformers(
     assert all(automaton.accepts(row) for row in rows)
     assert rows[4] != rows[5]  # equal chats draw on their own
     assert model.sample(CHATS, automaton, seed=4) != model.sample(CHATS, automaton, seed=5)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.kind)
+def test_answers_under_a_cut_equal_those_of_transformers(
+    model: VllmLanguageModel, other: TransformersLanguageModel, cut: TokenCut
+) -> None:
+    style = NumberListStyle("[", "; ", "]", 3)
+    grammar, start = number_list_grammar(other, style, 5)
+    keys = [30 + row for row in range(len(CHATS))]
+    starts = [start(1 + row % 5) for row in range(len(CHATS))]
+    answers = [
+        writer.sample(CHATS, grammar, seed=4, cut=cut, keys=keys, starts=starts)
+        for writer in (model, other)
+    ]
+    assert answers[0] == answers[1]
+    for row, answer in enumerate(answers[0]):
+        assert style.fits(other.decode(answer), 1 + row % 5)
+    texts = [
+        writer.generate(CHATS, max_new_tokens=6, seed=4, cut=cut, keys=keys)
+        for writer in (model, other)
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_a_row_does_not_depend_on_the_others(
