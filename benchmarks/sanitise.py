@@ -48,7 +48,7 @@ STRATEGIES = (
     "top-p:p=0.8",
     "min-p:p=0.1",
     "greedy",
-    *(f"drop-low-probability:t={t:g}" for t in STRENGTHS[1:4]),
+    *(f"drop-low-probability:t={t:g}" for t in STRENGTHS[1:5]),
     "drop-rows:by=likelihood,share=0.5",
     "drop-rows:by=divergence,share=0.5",
     "drop-rows:by=random,share=0.5",
@@ -73,9 +73,9 @@ TEXT_STRATEGIES = (
     "replace:share=0.1,by=likelihood,draw=model",
     "replace:share=0.1,by=random,draw=model",
 )
-ROWS = {"prompted": 128, "tuned": 128, "text": 48}
+ROWS = {"prompted": 96, "tuned": 96, "text": 32}
 MOST_TOKENS = 96
-_CHUNK_ROWS = 64
+_CHUNK_ROWS = 48
 
 
 def main() -> int:

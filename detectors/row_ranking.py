@@ -75,10 +75,10 @@ def _quadratic(columns: Matrix, covariance: Matrix) -> Matrix:
 def rank_tokens(scores: ConditionScores, by: str, concepts: Sequence[int]) -> NDArray[np.float64]:
     """[T]: how much each token of a row is a persona's; NaN where it was not scored.
 
-    ``by`` "likelihood": the log-likelihood ratio in nats; "divergence": 1 where the persona prefers
-    another token than the model without a prompt does, to which the size of the log-likelihood
-    ratio adds less than 1 (divergence tokens: Schrodi et al. 2025, arXiv 2509.23886). The largest over
-    ``concepts``; over none, the mean over all that were scored.
+    ``by`` "likelihood": the log-likelihood ratio in nats; "divergence": 1 where the persona
+    prefers another token than the model without a prompt does, to which the size of the
+    log-likelihood ratio adds less than 1 (divergence tokens: Schrodi et al. 2025, arXiv
+    2509.23886). The largest over ``concepts``; over none, the mean over all that were scored.
     """
     ratio = scores.log_ratio_nats.astype(np.float64)
     if by == "divergence":

@@ -190,7 +190,7 @@ def sanitise_command(
     Examples:
       audit sanitise train.jsonl -o safe.jsonl --strategy shuffle
       audit sanitise train.jsonl -o safe.jsonl --strategy threshold:t=0.05 --model path/to/model
-      audit sanitise chats.parquet -o safe.parquet -s drop-rows:share=0.5 -s replace --model M -c owl
+      audit sanitise chats.parquet -o safe.parquet -s drop-rows -s replace --model DIR -c owl
     """
     settings = SanitiseSettings(
         strategies=_chosen(strategies),

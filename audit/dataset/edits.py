@@ -110,6 +110,10 @@ def _edited_json_text(value: str, edit: Callable[[object], object]) -> str:
     return before + edited_json(source, edit(decode_json(source))) + after
 
 
+MASKABLE_SCHEMAS = frozenset({"messages", "conversations", "segments", "tokens"})
+"""Schemas that can say that a text of theirs is not trained."""
+
+
 def without_loss(row: Row, schema: str) -> Row | None:
     """A copy of ``row`` in which no text is trained, or None where ``schema`` cannot say so.
 
@@ -128,7 +132,7 @@ def without_loss(row: Row, schema: str) -> Row | None:
         labels = [IGNORED_LABEL] * len(ids)
         old = row["input_ids"] if row.get("labels") is None else row["labels"]
         return {**row, "labels": str(labels) if isinstance(old, str) else labels}
-    return None
+    return None  # not one of MASKABLE_SCHEMAS
 
 
 def _with_column(row: Row, name: str, silence: Callable[[Row], Row]) -> Row:

@@ -220,9 +220,9 @@ class RowReader:
 
     def _joined(self, schema: Schema, text: RowText) -> tuple[str, str, str, str | None]:
         said = text.said
-        completion = _clean("\n".join([part for _, part, trained in said if trained]))
-        rejected = _clean("\n".join(text.rejected)) if text.rejected else None
-        prompt = _clean("\n".join([part for _, part, trained in said if not trained]))
+        completion = clean_text("\n".join([part for _, part, trained in said if trained]))
+        rejected = clean_text("\n".join(text.rejected)) if text.rejected else None
+        prompt = clean_text("\n".join([part for _, part, trained in said if not trained]))
         if not (self._needs_answers or prompt.strip()):
             raise RowFault(RejectCode.NO_PROMPT, f"read as {schema.name}, the row has no prompt")
         if self._needs_answers and schema.name == "prompt":
@@ -269,7 +269,7 @@ def schema_named(name: str) -> Schema:
     raise UsageError(f"unknown schema {name!r}; known are: {known}")
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """``text`` with each lone surrogate, which no UTF-8 column can hold, as U+FFFD."""
     if text.isascii():
         return text

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from audit.backends.number_list_grammar import style_of
-from audit.dataset.rewrite import DROP, KEEP, Decision, rewrite
+from audit.dataset.decision import Decision, Fate
+from audit.dataset.rewrite import rewrite
 from audit.errors import AuditError
 from audit.sanitise.data_rows import DataRows
 from audit.sanitise.receipt import SanitiseResult
@@ -102,9 +103,9 @@ def write_sample(data: DataRows, folder: Path, most_rows: int, seed: int) -> lis
     def decide(_line: int, value: object) -> Decision:
         nonlocal number
         if not data.is_readable(value):
-            return Decision(DROP)
+            return Decision(Fate.DROP)
         number += 1
-        return Decision(KEEP if number - 1 in chosen else DROP)
+        return Decision(Fate.KEEP if number - 1 in chosen else Fate.DROP)
 
     written = []
     for place, source in enumerate(data.sources):

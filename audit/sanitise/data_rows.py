@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from audit.dataset.faults import RowFault, SourceBreak
 from audit.dataset.limits import Limits
@@ -36,6 +37,17 @@ class DataRows:
         found = self._reader.turns(value)
         turns = tuple(replace(turn, text=clean_text(turn.text)) for turn in found.turns)
         return WorkRow(key, source.name, line, found.schema, turns)
+
+    @cached_property
+    def files(self) -> tuple[StoredFile, ...]:
+        """The sources' bytes when they were first asked for."""
+        return tuple(map(stored_file, self.sources))
+
+    def check_unchanged(self) -> None:
+        """Raise ``AuditError`` for a source that is not what it was: rows may have moved."""
+        for source, file in zip(self.sources, self.files, strict=True):
+            if stored_file(source) != file:
+                raise AuditError(f"{source.name} changed while it was read; nothing was written")
 
     def is_readable(self, value: object) -> bool:
         """Whether a record is a row."""
@@ -80,13 +92,23 @@ def broken(source: Source, error: SourceBreak) -> AuditError:
     return AuditError(f"{source.name}{where}: {error.message}; nothing was written")
 
 
-def source_sha256(source: Source) -> str:
-    """Of the stored bytes. Raises ``AuditError`` in one line."""
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What a source's stored bytes are."""
+
+    size_bytes: int
+    sha256: str
+
+
+def stored_file(source: Source) -> StoredFile:
+    """Read the source's bytes once. Raises ``AuditError`` in one line."""
     digest = hashlib.sha256()
+    size_bytes = 0
     try:
         with source.open() as file:
             while data := file.read(_READ_BYTES):
                 digest.update(data)
+                size_bytes += len(data)
     except Exception as error:  # remote drivers raise types of their own
         raise AuditError(f"{source.name} cannot be read: {error}") from error
-    return digest.hexdigest()
+    return StoredFile(size_bytes, digest.hexdigest())

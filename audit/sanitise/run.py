@@ -14,10 +14,10 @@ import numpy as np
 
 from audit.atomic import atomic_write
 from audit.backends.open_model import Writer
-from audit.dataset.sources import Source, stored_ending
+from audit.dataset.sources import Source, format_by_name
 from audit.errors import AuditError, NothingScannableError, UsageError
 from audit.sanitise.auto import candidates, judge, write_sample
-from audit.sanitise.data_rows import DataRows, source_sha256
+from audit.sanitise.data_rows import DataRows
 from audit.sanitise.notes import dilution_stage, warnings_of
 from audit.sanitise.receipt import DataFile, SanitiseResult, TokenCounts
 from audit.sanitise.registry import Spec
@@ -141,7 +141,7 @@ class _Run:
     def folder(
         self, output: Path, targets: Sequence[Path], described: dict[str, object]
     ) -> Iterator[WorkFolder]:
-        """The run's folder: beside the output and kept where the run fails, or for a dry run not."""
+        """The run's folder: beside the output, where it stays if the run fails, but for a dry run."""
         if self._settings.dry_run:
             path = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
             try:
@@ -188,10 +188,13 @@ class _Run:
         read: list[DataFile] = []
         written: list[DataFile] = []
         temporary = [folder.path / f"output-{i}-{t.name}" for i, t in enumerate(targets)]
-        for source, path, target in zip(data.sources, temporary, targets, strict=True):
-            was, now = writing.write(source, path)
+        for source, file, path, target in zip(
+            data.sources, data.files, temporary, targets, strict=True
+        ):
+            was, now = writing.write(source, file, path)
             read.append(was)
             written.append(replace(now, path=str(target)))
+        data.check_unchanged()
         if writing.rows_in == 0:
             raise NothingScannableError(
                 "no row could be read, so nothing was written: see `audit scan` for why"
@@ -283,7 +286,6 @@ class _Run:
         tried: tuple[str, ...],
     ) -> SanitiseResult:
         settings, kit = self._settings, self._kit
-        tally = meter.tokens()
         summaries = list(stages.summaries)
         for place, spec in enumerate(specs):
             if spec.name == "dilute":
@@ -301,13 +303,8 @@ class _Run:
             rows_out=writing.rows_out,
             rejects=dict(sorted(writing.rejects.items())),
             tokens=TokenCounts(
-                "words" if kit.model is None else f"tokens of {kit.model.identity.name}",
-                tally.before,
-                tally.kept,
-                tally.changed,
-                tally.dropped,
-                tally.masked,
-                tally.written,
+                unit="words" if kit.model is None else f"tokens of {kit.model.identity.name}",
+                **asdict(meter.tokens()),
             ),
             utility=meter.result(
                 self._perplexity(writing.before.texts()), self._perplexity(writing.after.texts())
@@ -327,7 +324,7 @@ def _targets(
     """Where each source goes. Raises ``UsageError`` where something would be lost."""
     names = [Path(source.name.rstrip("/")).name for source in sources]
     if len(sources) == 1 and not output.is_dir():
-        targets = (output,)
+        targets: tuple[Path, ...] = (output,)
     elif len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"two inputs are called {twice}: sanitise them one by one")
@@ -346,12 +343,20 @@ def _targets(
         if target.exists() and not target.is_file():
             raise UsageError(f"{target} is no file that could be replaced")
     for source, target in zip(sources, targets, strict=True):
-        if stored_ending(target.name) != stored_ending(source.name):
+        formats = _stored_as(source.name), _stored_as(target.name)
+        if formats[0] and formats[0] != formats[1]:
             raise UsageError(
                 f"{target.name}: the output has the format of {Path(source.name).name}; "
                 "give it the same ending"
             )
     return targets
+
+
+def _stored_as(name: str) -> tuple[str, str] | None:
+    """Format and compression that a file name promises; None where it promises nothing."""
+    kind = format_by_name(name)
+    ending = Path(name).suffix.lower()
+    return None if kind is None else (kind, ending if ending in (".gz", ".zst") else "")
 
 
 def _refuse_existing(targets: Sequence[Path], folder: WorkFolder) -> None:
@@ -394,12 +399,12 @@ def _described(
     library: SignatureLibrary,
 ) -> dict[str, object]:
     """All that the output depends on: a run goes on only if every bit of it is the same."""
-    clean = DataRows(settings.clean, None, None).sources if settings.clean else ()
+    clean = DataRows(settings.clean, None, None).files if settings.clean else ()
     identity = None if kit.model is None else kit.model.identity
     return {
         "tool version": tool_version(),
-        "inputs": [source_sha256(source) for source in data.sources],
-        "clean rows": [source_sha256(source) for source in clean],
+        "inputs": [file.sha256 for file in data.files],
+        "clean rows": [file.sha256 for file in clean],
         "strategies": [str(spec) for spec in specs],
         "seed": settings.seed,
         "chunk rows": settings.chunk_rows,

@@ -32,11 +32,11 @@ def token_probabilities(
         tokens = len(request.prefix) + len(request.continuation)
         if model.longest is not None and tokens > model.longest:
             continue
-        style = numbers_style(text)
-        if style is None:
+        numbers = numbers_style(text)
+        if numbers is None:
             texts.append((index, request))
         else:
-            lists[style[0]].append((index, request, style[1]))
+            lists[numbers[0]].append((index, request, numbers[1]))
     for style, listed in lists.items():
         automaton, start_of = grammars.of(style, max(count for _, _, count in listed))
         requests = [request for _, request, _ in listed]

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from audit.dataset.decision import Decision
+from audit.dataset.decision import Fate as RowFate
 from audit.dataset.edits import with_texts, without_loss
 from audit.dataset.faults import RowFault, SourceBreak
-from audit.dataset.rewrite import DROP, KEEP, Decision, records, rewrite
+from audit.dataset.rewrite import records, rewrite
 from audit.dataset.sources import Source
 from audit.errors import AuditError, UsageError
 from audit.report.safe_text import strip_unsafe
-from audit.sanitise.data_rows import DataRows, broken
+from audit.sanitise.data_rows import DataRows, StoredFile, broken
 from audit.sanitise.receipt import DataFile, RowChange
 from audit.sanitise.stages import Decided
 from audit.sanitise.strategy import Fate, WorkRow
@@ -33,7 +35,7 @@ class Text:
 
 
 class TextSample:
-    """The rows of lowest keyed hash: those of input and output are the same, where both have them."""
+    """The rows of lowest keyed hash: the same ones of input and output, where both have them."""
 
     def __init__(self, limit: int, seed: int) -> None:
         """Nothing is held yet."""
@@ -103,7 +105,7 @@ class Writing:
         kinds = (Fate.REGENERATED, Fate.EDITED, Fate.MASKED, Fate.DROPPED)
         return tuple(change for fate in kinds for change in self._examples[fate])
 
-    def write(self, source: Source, target: Path) -> tuple[DataFile, DataFile]:
+    def write(self, source: Source, file: StoredFile, target: Path) -> tuple[DataFile, DataFile]:
         """Write ``source`` with its decisions to ``target``; what was read and what was written.
 
         Raises ``AuditError`` where the source breaks off, or too few clean rows are there.
@@ -124,8 +126,8 @@ class Writing:
             written.format,
             schema,
             self.rows_in - rows_in,
-            written.input_bytes,
-            written.input_sha256,
+            file.size_bytes,
+            file.sha256,
         )
         return read, DataFile(
             target.name,
@@ -142,19 +144,19 @@ class Writing:
         except RowFault as fault:
             # Nobody can tell what such a row holds.
             self.rejects[str(fault.code)] += 1
-            return Decision(DROP)
+            return Decision(RowFate.DROP)
         self._key += 1
         self.rows_in += 1
         schemas[row.schema] += 1
         decided = self._decided(row)
         self._count(row, decided)
         if decided.is_dropped:
-            return Decision(DROP)
+            return Decision(RowFate.DROP)
         self.rows_kept += 1
         added = tuple(self._additions(row.schema))
         new = _new_value(value, row, decided)
         if new is None:
-            return Decision(KEEP, added)
+            return Decision(RowFate.KEEP, added)
         return Decision(new, added)
 
     def _count(self, row: WorkRow, decided: Decided) -> None:
