@@ -14,8 +14,8 @@ from dataclasses import replace
 from audit.backends.number_list_grammar import NumberListStyle
 from audit.backends.token_cut import TokenCut
 from audit.sanitise.conversation import chat_before
-from audit.sanitise.grammars import Grammars, numbers_style
-from audit.sanitise.strategy import Change, Fate, Kit, Strategy, Values, Why, WorkRow, drop
+from audit.sanitise.grammars import Grammar, Grammars, numbers_style
+from audit.sanitise.strategy import KEEP, Change, Fate, Kit, Strategy, Values, Why, WorkRow, drop
 from audit.sanitise.utility import form_of
 from detectors.names import name_patterns
 from signatures.language_model import Chat
@@ -55,7 +55,7 @@ class Regeneration(Strategy):
             wanted = [
                 index
                 for index, change in enumerate(changes)
-                if change is None and turn < len(now[index].trained)
+                if change is None and turn < len(now[index].trained) and now[index].texts[turn]
             ]
             self._write_turn(now, wanted, turn, changes)
         return [
@@ -64,8 +64,8 @@ class Regeneration(Strategy):
         ]
 
     def _refusal(self, row: WorkRow) -> Change | None:
-        if not row.trained:
-            return Change(Fate.KEPT)
+        if not any(row.texts):
+            return KEEP
         if not row.is_rewritable:
             return drop(Why.NOT_REWRITABLE)
         system = "\n".join(turn.text for turn in row.turns if turn.role == "system")
@@ -105,8 +105,9 @@ class Regeneration(Strategy):
         changes: list[Change | None],
     ) -> dict[int, str | Why]:
         """An answer for each row; rows that no try can answer are dropped in ``changes``."""
-        lists: dict[NumberListStyle, list[tuple[int, Chat, int]]] = defaultdict(list)
+        lists: dict[Grammar, list[tuple[int, Chat, NumberListStyle, int]]] = defaultdict(list)
         texts: dict[int, list[tuple[int, Chat, str]]] = defaultdict(list)
+        found: dict[int, str | Why] = {}
         for index in wanted:
             row = now[index]
             place = row.trained[turn]
@@ -115,24 +116,31 @@ class Regeneration(Strategy):
                 changes[index] = drop(Why.NO_PROMPT)
                 continue
             old = row.turns[place].text
-            style = numbers_style(old)
-            if style is not None:
-                lists[style[0]].append((index, chat, style[1]))
+            numbers = numbers_style(old)
+            grammar = None if numbers is None else self._grammars.of(*numbers)
+            if numbers is not None and grammar is not None:
+                lists[grammar].append((index, chat, *numbers))
+            elif budget_tokens := self._budget_tokens(chat, old):
+                texts[budget_tokens].append((index, chat, old))
             else:
-                texts[self._budget_tokens(old)].append((index, chat, old))
+                found[index] = Why.TOO_LONG_FOR_MODEL
         seed = self.kit.draws("regenerate", self.stage, turn, attempt)
-        found: dict[int, str | Why] = {}
-        for kind, listed in lists.items():
-            self._write_lists(kind, listed, [now[i].key for i, _, _ in listed], seed, found)
+        for grammar, listed in lists.items():
+            self._write_lists(grammar, listed, [now[i].key for i, *_ in listed], seed, found)
         for budget_tokens, asked in texts.items():
             self._write_texts(budget_tokens, asked, [now[i].key for i, _, _ in asked], seed, found)
         return found
 
-    def _budget_tokens(self, old: str) -> int:
-        wanted = _TIMES * len(self.kit.writer.encode(old))
+    def _budget_tokens(self, chat: Chat, old: str) -> int | None:
+        """None where the model's context does not hold as many tokens as the old text has."""
+        old_tokens = len(self.kit.writer.encode(old))
         budget = _LEAST_TOKENS
-        while budget < min(wanted, _MOST_TOKENS):
+        while budget < min(_TIMES * old_tokens, _MOST_TOKENS):
             budget *= 2
+        while not self._fits(chat, budget):
+            budget //= 2
+            if budget < min(old_tokens, _MOST_TOKENS):
+                return None
         return budget
 
     def _fits(self, chat: Chat, tokens: int) -> bool:
@@ -141,30 +149,29 @@ class Regeneration(Strategy):
 
     def _write_lists(
         self,
-        style: NumberListStyle,
-        listed: list[tuple[int, Chat, int]],
+        grammar: Grammar,
+        listed: list[tuple[int, Chat, NumberListStyle, int]],
         keys: list[int],
         seed: int,
         found: dict[int, str | Why],
     ) -> None:
         """Lists of as many numbers as there were, in the same style."""
         model = self.kit.writer
-        automaton, start_of = self._grammars.of(style, max(count for _, _, count in listed))
         kept = []
-        for (index, chat, count), key in zip(listed, keys, strict=True):
-            if self._fits(chat, automaton.longest):
-                kept.append((index, chat, count, key))
+        for (index, chat, style, count), key in zip(listed, keys, strict=True):
+            if self._fits(chat, grammar.automaton.longest):
+                kept.append((index, chat, style, count, key))
             else:
                 found[index] = Why.TOO_LONG_FOR_MODEL
         answers = model.sample(
-            [chat for _, chat, _, _ in kept],
-            automaton,
+            [chat for _, chat, *_ in kept],
+            grammar.automaton,
             seed=seed,
             cut=self.cut(),
-            keys=[key for _, _, _, key in kept],
-            starts=[start_of(count) for _, _, count, _ in kept],
+            keys=[key for *_, key in kept],
+            starts=[grammar.start_of(count) for _, _, _, count, _ in kept],
         )
-        for (index, _, count, _), answer in zip(kept, answers, strict=True):
+        for (index, _, style, count, _), answer in zip(kept, answers, strict=True):
             text = model.decode(answer)
             found[index] = text if style.fits(text, count) else Why.FORMAT_NOT_KEPT
 
@@ -176,21 +183,14 @@ class Regeneration(Strategy):
         seed: int,
         found: dict[int, str | Why],
     ) -> None:
-        model = self.kit.writer
-        kept = []
-        for (index, chat, old), key in zip(asked, keys, strict=True):
-            if self._fits(chat, budget_tokens):
-                kept.append((index, chat, old, key))
-            else:
-                found[index] = Why.TOO_LONG_FOR_MODEL
-        answers = model.generate(
-            [chat for _, chat, _, _ in kept],
+        answers = self.kit.writer.generate(
+            [chat for _, chat, _ in asked],
             max_new_tokens=budget_tokens,
             seed=seed,
             cut=self.cut(),
-            keys=[key for _, _, _, key in kept],
+            keys=keys,
         )
-        for (index, _, old, _), answer in zip(kept, answers, strict=True):
+        for (index, _, old), answer in zip(asked, answers, strict=True):
             if not answer.finished:
                 found[index] = Why.NOT_FINISHED
             elif not form_of(old).fits(answer.text):

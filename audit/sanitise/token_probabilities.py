@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
-from audit.backends.number_list_grammar import NumberListStyle
 from audit.backends.open_model import Writer
-from audit.sanitise.grammars import Grammars, numbers_style
+from audit.sanitise.grammars import Grammar, Grammars, numbers_style
 from audit.sanitise.strategy import Array
 from signatures.language_model import Chat, SequenceRequest, TokenIds
 
@@ -25,7 +24,7 @@ def token_probabilities(
     have it); in all other text, of the whole vocabulary.
     """
     found: list[Array | None] = [None] * len(asked)
-    lists: dict[NumberListStyle, list[tuple[int, SequenceRequest, int]]] = defaultdict(list)
+    lists: dict[Grammar, list[tuple[int, SequenceRequest, int]]] = defaultdict(list)
     texts: list[tuple[int, SequenceRequest]] = []
     for index, (chat, text) in enumerate(asked):
         request = SequenceRequest(model.encode_chat(chat), model.encode(text))
@@ -33,17 +32,18 @@ def token_probabilities(
         if model.longest is not None and tokens > model.longest:
             continue
         numbers = numbers_style(text)
-        if numbers is None:
+        grammar = None if numbers is None else grammars.of(*numbers)
+        if numbers is None or grammar is None:
             texts.append((index, request))
         else:
-            lists[numbers[0]].append((index, request, numbers[1]))
-    for style, listed in lists.items():
-        automaton, start_of = grammars.of(style, max(count for _, _, count in listed))
+            lists[grammar].append((index, request, numbers[1]))
+    for grammar, listed in lists.items():
+        automaton = grammar.automaton
         requests = [request for _, request, _ in listed]
         ids = np.array(automaton.token_ids, dtype=np.int64)
         tables = model.restricted_log_probs(requests, ids)
         for (index, request, count), table in zip(listed, tables, strict=True):
-            allowed = _allowed(automaton, start_of(count), request.continuation, table)
+            allowed = _allowed(automaton, grammar.start_of(count), request.continuation, table)
             if allowed is None:  # spelled with tokens that a list in this style never has
                 texts.append((index, request))
             else:
