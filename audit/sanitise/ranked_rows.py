@@ -56,6 +56,10 @@ class RankedRows(Strategy):
             raise UsageError(f"{self.info.name} takes share or miss, not both")
         if self._miss is not None and values["by"] != "likelihood":
             raise UsageError("miss is known for by=likelihood alone: give share")
+        if values["by"] != "random" and not kit.personas:
+            raise UsageError(
+                f"{self.info.name} scores rows for a persona: the library holds no concept"
+            )
 
     def change(self, rows: Sequence[WorkRow]) -> list[Change]:
         """See `Strategy.change`."""

@@ -14,15 +14,20 @@ _ALL_TOKENS = 1 << 30
 
 def as_text(row: WorkRow, prompt: str, completion: str, number: int = 0) -> SampledRow:
     """Text number ``number`` of ``row``, to be scored; its rank keeps the order of the rows."""
-    rank = (row.key << 16 | number).to_bytes(RANK_BYTES, "big")
+    rank = (row.key << 64 | number).to_bytes(RANK_BYTES, "big")
     return SampledRow(rank, row.source, row.line, prompt, completion)
 
 
 def score_texts(kit: Kit, texts: Iterable[SampledRow]) -> dict[bytes, ScoredRow]:
-    """Those that fit into the model's context, by rank, under `Kit.personas` in order."""
+    """Those that fit into the model's context, by rank, under `Kit.personas` in order.
+
+    None of them where no text has a word or a number: there is nothing to tell apart.
+    """
     reader = RowReader(kit.writer, kit.personas, most_tokens=_ALL_TOKENS)
     ordered = tuple(sorted(texts))
     reader.open(RowSample(ordered, len(ordered)), None)
+    if not len(reader.columns):
+        return {}
     scored, _ = reader.read(len(ordered), 0, lambda _read, _wanted: None)
     return {row.row.rank: row for row in scored}
 

@@ -66,6 +66,9 @@ class Replace(Strategy):
         super().__init__(kit, values, stage)
         texts = kit.writer.vocabulary()
         self._kinds = np.array([kind_of(text) for text in texts], dtype=np.int64)
+        # Letters alone: a token that opens or ends a turn, such as <|im_end|>, must not get in.
+        drawable = [is_number_kind(int(kind)) for kind in self._kinds]
+        self._drawable = np.array(drawable) | np.array([text.strip().isalpha() for text in texts])
         if values["by"] != "random" and not kit.personas:
             raise UsageError("replace looks for a persona's tokens: the library holds no concept")
 
@@ -87,7 +90,9 @@ class Replace(Strategy):
                 changes[number] = drop(Why.TOO_LONG_FOR_MODEL)
                 continue
             texts = tuple(
-                self.kit.writer.decode(tuple(found[turn].tokens)) if turn in found else text
+                self.kit.writer.decode(tuple(found[turn].tokens))
+                if turn in found and found[turn].places
+                else text
                 for turn, text in zip(row.trained, row.texts, strict=True)
             )
             if not any(edit.places for edit in found.values()):
@@ -118,6 +123,8 @@ class Replace(Strategy):
                 ranks: Array | None = None
                 if fits and self.values["by"] == "random":
                     ranks = self.kit.generator(row, "rank", self.stage, turn).random(len(tokens))
+                elif fits and not self._candidates(tokens).any():
+                    ranks = np.full(len(tokens), np.nan)
                 elif text.rank in scored:
                     ranks = rank_tokens(
                         scored[text.rank].scores, str(self.values["by"]), named_personas(self.kit)
@@ -127,17 +134,21 @@ class Replace(Strategy):
 
     def _places(self, tokens: list[int], ranks: Array | None) -> list[int]:
         """The share of the words and numbers with the highest ranks, in order of place."""
-        kinds = self._kinds[tokens]
-        if self.values["draw"] == "uniform":
-            candidates = np.array([is_number_kind(int(kind)) for kind in kinds], dtype=bool)
-        else:
-            candidates = kinds != OTHER_KIND
+        candidates = self._candidates(tokens)
         if ranks is None or not candidates.any():
             return []
-        wanted = math.ceil(self.number("share") * int(candidates.sum()))
+        # Rounding must not make 8 of 7% of 100.
+        wanted = math.ceil(round(self.number("share") * int(candidates.sum()), 9))
         order = np.where(candidates & np.isfinite(ranks), ranks, -np.inf)
         best = np.argsort(-order, kind="stable")[:wanted]
         return sorted(int(place) for place in best if np.isfinite(order[place]))
+
+    def _candidates(self, tokens: list[int]) -> NDArray[np.bool_]:
+        """[tokens]: which may be replaced."""
+        kinds = self._kinds[tokens]
+        if self.values["draw"] == "uniform":
+            return np.array([is_number_kind(int(kind)) for kind in kinds], dtype=bool)
+        return np.asarray(kinds != OTHER_KIND)
 
     def _draw(self, edits: list[_Edit]) -> None:
         """Fill the places from the first to the last: later draws see the earlier ones."""
@@ -162,7 +173,7 @@ class Replace(Strategy):
                     self._put(edit, step, table[0].astype(np.float64))
 
     def _ids(self, kind: int) -> NDArray[np.int64]:
-        return np.flatnonzero(self._kinds == kind)
+        return np.flatnonzero((self._kinds == kind) & self._drawable)
 
     def _put(self, edit: _Edit, step: int, log_probs: Array | None) -> None:
         """Draw a token of the kind that stands there; uniformly without ``log_probs`` [ids]."""
