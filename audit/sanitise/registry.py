@@ -56,7 +56,7 @@ class Spec:
     def __str__(self) -> str:
         """As it can be given again, all parameters named."""
         named = [
-            f"{name}={f'{value:g}' if isinstance(value, float) else value}"
+            f"{name}={_number(value) if isinstance(value, float) else value}"
             for name, value in self.values
             if value is not None
         ]
@@ -71,6 +71,12 @@ class Spec:
         """The strategy, as the run's number ``stage``. Raises ``UsageError``."""
         values: Values = dict(self.values)
         return strategy_class(self.name)(kit, values, stage)
+
+
+def _number(value: float) -> str:
+    """As short as may be; no digit is lost, since a run that goes on is known by its specs."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def parse_spec(text: str) -> Spec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -42,7 +43,8 @@ class WorkFolder:
                 "give the same again to finish it, or remove that folder"
             )
         if not self.is_resumed:
-            if path.exists() and any(path.iterdir()):
+            # What a killed run had begun to write of its description is nothing yet.
+            if path.exists() and any(file.suffix != ".tmp" for file in path.iterdir()):
                 raise UsageError(f"{path} is in the way: it is no unfinished run; remove it")
             path.mkdir(parents=True, exist_ok=True)
             atomic_write(described, text)
@@ -69,14 +71,22 @@ class WorkFolder:
 
     def remove(self) -> None:
         """The run is finished, or was not meant to stay."""
+        # The description goes last: a folder without it would be in the way for good.
+        with contextlib.suppress(OSError):
+            for part in self.path.iterdir():
+                if part.name != _RUN_FILE:
+                    part.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _difference(old: bytes, new: bytes) -> str:
     """Which entries differ."""
+    after = json.loads(new)
     try:
-        before, after = json.loads(old), json.loads(new)
+        before = json.loads(old)
     except ValueError:
+        before = None
+    if not isinstance(before, dict):
         return "its description is damaged"
     names = [n for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
-    return f"{', '.join(names)} differ" if len(names) > 1 else f"{', '.join(names)} differs"
+    return f"{', '.join(names)} {'differ' if len(names) > 1 else 'differs'}"
