@@ -13,6 +13,7 @@ from polars.io.plugins import register_io_source
 
 from audit.dataset.arrow_output import write_arrow
 from audit.dataset.arrow_rows import ARROW_FILE_MAGIC, arrow_batches
+from audit.dataset.columnar import READ_ERRORS, first_line
 from audit.dataset.decision import Decide, decided
 from audit.dataset.faults import SourceBreak
 from audit.dataset.json_edit import same
@@ -33,20 +34,26 @@ def rewrite_parquet(path: Path, output: Output, decide: Decide) -> None:
     that its columns cannot hold, and ``ValueError`` for a decision that makes no sense.
     """
     frames = _Decided(decide)
-    # With the Arrow schema that its writer left, so that its readers find their own types again.
-    metadata = pl.read_parquet_metadata(path)
+    try:
+        schema = pl.read_parquet_schema(path)
+        # With the Arrow schema that its writer left, so that its readers find their types again.
+        metadata = pl.read_parquet_metadata(path)
+    except READ_ERRORS as error:
+        raise SourceBreak(f"is not readable Parquet: {first_line(error)}") from error
 
     def read(*_: object) -> Iterator[pl.DataFrame]:
         return map(frames.rewritten, parquet_frames(path, None))
 
-    scan = register_io_source(read, schema=pl.read_parquet_schema(path))
-    scan.sink_parquet(
-        as_binary_file(output),
-        compression=compression_of(path),
-        row_group_size=min(max(row_group_heights(path), default=1) or 1, _MOST_GROUP_ROWS),
-        metadata=metadata,
-        engine="streaming",
-    )
+    try:
+        register_io_source(read, schema=schema).sink_parquet(
+            as_binary_file(output),
+            compression=compression_of(path),
+            row_group_size=min(max(row_group_heights(path), default=1) or 1, _MOST_GROUP_ROWS),
+            metadata=metadata,
+            engine="streaming",
+        )
+    except PolarsError as error:
+        raise SourceBreak(f"cannot be written again: {first_line(error)}") from error
 
 
 def rewrite_arrow(chunks: Iterator[bytes], output: Output, decide: Decide, limits: Limits) -> None:
@@ -82,12 +89,12 @@ class _Decided:
                     for name, value in _changes(frame.row(i, named=True), new, line):
                         changes[name][len(taken)] = value
                 taken.append(i)
-        first_line = self._done_rows + 1
+        first = self._done_rows + 1
         self._done_rows += frame.height
         if not changes and taken == list(range(frame.height)):
             return frame
         return pl.DataFrame(
-            [_column(column, taken, changes.get(column.name, {}), first_line) for column in frame]
+            [_column(column, taken, changes.get(column.name, {}), first) for column in frame]
         )
 
 
@@ -102,12 +109,12 @@ def _changes(old: Row, new: Row, line: int) -> Iterator[tuple[str, object]]:
 
 
 def _column(
-    column: pl.Series, taken: list[int], changes: dict[int, object], first_line: int
+    column: pl.Series, taken: list[int], changes: dict[int, object], first: int
 ) -> pl.Series:
     places = list(taken)
     if changes:
         values = list(changes.values())
-        line = first_line + taken[next(iter(changes))]
+        line = first + taken[next(iter(changes))]
         problem = f"cannot hold a changed row: column {column.name!r} is {column.dtype!s:.200}"
         try:
             new = pl.Series(column.name, values, dtype=column.dtype, strict=True)
