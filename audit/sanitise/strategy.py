@@ -44,6 +44,7 @@ class Why(enum.StrEnum):
     NO_MASK_IN_SCHEMA = "no_mask_in_schema"
     ORDER_CARRIES_MEANING = "order_carries_meaning"
     NOTHING_TO_REPLACE = "nothing_to_replace"
+    NOTHING_TO_SHUFFLE = "nothing_to_shuffle"
 
 
 @dataclass(frozen=True, slots=True)

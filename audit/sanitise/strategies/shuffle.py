@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from audit.backends.number_list_grammar import style_of
+from audit.sanitise.grammars import numbers_style
 from audit.sanitise.strategy import KEEP, Change, Fate, Strategy, StrategyInfo, Why, WorkRow, drop
 
 _NUMBER = re.compile(r"[0-9]+")
@@ -30,7 +31,10 @@ class Shuffle(Strategy):
 
     def _shuffled(self, row: WorkRow) -> Change:
         if not any(style_of(text) for text in row.texts):
-            return Change(Fate.KEPT, why=Why.ORDER_CARRIES_MEANING if row.trained else None)
+            single = all(numbers_style(text) for text in row.texts if text)
+            return Change(
+                Fate.KEPT, why=Why.NOTHING_TO_SHUFFLE if single else Why.ORDER_CARRIES_MEANING
+            )
         if not row.is_rewritable:
             return drop(Why.NOT_REWRITABLE)
         generator = self.kit.generator(row, "shuffle", self.stage)
