@@ -14,7 +14,7 @@ import numpy as np
 
 from audit.atomic import atomic_write
 from audit.backends.open_model import Writer
-from audit.dataset.sources import Source, format_by_name
+from audit.dataset.sources import Source, format_by_name, list_sources
 from audit.errors import AuditError, NothingScannableError, UsageError
 from audit.sanitise.auto import candidates, judge, write_sample
 from audit.sanitise.data_rows import DataRows
@@ -24,7 +24,7 @@ from audit.sanitise.registry import Spec
 from audit.sanitise.stages import Progress, Stages
 from audit.sanitise.strategy import Kit
 from audit.sanitise.utility import NOT_READ, Perplexity, UtilityMeter, mean_nats, perplexity, words
-from audit.sanitise.work_folder import WorkFolder
+from audit.sanitise.work_folder import WorkFolder, is_unfinished
 from audit.sanitise.writing import Clean, Text, Writing
 from audit.scan import ScanSettings, library_identity, scan
 from audit.scan_result import ScanResult
@@ -97,13 +97,19 @@ def sanitise(
     kit = _kit(library, settings, model)
     for stage, spec in enumerate(specs):
         spec.build(kit, stage)  # what cannot be meant is said before anything is read
+        if spec.name == "dilute" and stage + 1 < len(specs):
+            raise UsageError("dilute comes last, and once: no strategy sees the rows that it adds")
+    _protect(data.sources, targets, [path for path, _ in receipts], settings)
+    if not (settings.dry_run or settings.overwrite or is_unfinished(_work_path(output))):
+        # A run that goes on may have been killed after it had put some of them there.
+        _refuse_existing(targets)
     run = _Run(library, library_path, settings, kit, access, receipts, progress)
     before = run.scan([*inputs]) if settings.with_scans or not specs else None
     tried: tuple[str, ...] = ()
     if not specs:
         assert before is not None
         specs, tried = run.choose(data, before)
-    with run.folder(output, targets, _described(data, settings, specs, kit, library)) as folder:
+    with run.folder(output, _described(data, settings, specs, kit, library)) as folder:
         return run.apply(data, specs, targets, folder, before, tried)
 
 
@@ -138,10 +144,8 @@ class _Run:
         )
 
     @contextmanager
-    def folder(
-        self, output: Path, targets: Sequence[Path], described: dict[str, object]
-    ) -> Iterator[WorkFolder]:
-        """The run's folder: beside the output, where it stays if the run fails, but for a dry run."""
+    def folder(self, output: Path, described: dict[str, object]) -> Iterator[WorkFolder]:
+        """The run's folder, beside the output; it stays if the run fails. A dry run has another."""
         if self._settings.dry_run:
             path = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
             try:
@@ -154,9 +158,6 @@ class _Run:
             folder = WorkFolder(path, described)
         except OSError as error:
             raise AuditError(f"{path}: cannot be made: {error.strerror or error}") from error
-        if not folder.is_resumed and not self._settings.overwrite:
-            # A run that is resumed may have been killed after it had put some of them there.
-            _refuse_existing(targets, folder)
         yield folder
         folder.remove()
 
@@ -196,6 +197,7 @@ class _Run:
             written.append(replace(now, path=str(target)))
         data.check_unchanged()
         if writing.rows_in == 0:
+            folder.remove()  # it holds nothing to go on with
             raise NothingScannableError(
                 "no row could be read, so nothing was written: see `audit scan` for why"
             )
@@ -248,7 +250,7 @@ class _Run:
                 self._progress,
             )
             for spec in candidates(sample, self._kit, before):
-                with trial.folder(Path(name), (), {}) as folder:
+                with trial.folder(Path(name), {}) as folder:
                     targets = [path.with_name(f"out-{path.name}") for path in files]
                     tried = trial.apply(sample, (spec,), targets, folder, None, ())
                 verdict = judge(before, tried)
@@ -334,12 +336,7 @@ def _targets(
         targets = tuple(output / name for name in names)
     if settings.dry_run:
         return targets
-    read = {source.path.resolve() for source in sources if source.path is not None}
     for target in targets:
-        if target.resolve() in read or any(
-            target.exists() and path.exists() and target.samefile(path) for path in read
-        ):
-            raise UsageError(f"{target} is an input: name another output, inputs are never changed")
         if target.exists() and not target.is_file():
             raise UsageError(f"{target} is no file that could be replaced")
     for source, target in zip(sources, targets, strict=True):
@@ -352,6 +349,32 @@ def _targets(
     return targets
 
 
+def _protect(
+    sources: Sequence[Source],
+    targets: Sequence[Path],
+    receipts: Sequence[Path],
+    settings: SanitiseSettings,
+) -> None:
+    """Raises ``UsageError`` where a file that is read, or an output, would be written over."""
+    if settings.dry_run:
+        return
+    others = [
+        list_sources(names).sources for names in (settings.clean, settings.reference) if names
+    ]
+    read = {s.path.resolve() for found in (sources, *others) for s in found if s.path is not None}
+    for path in (*targets, *receipts):
+        if path.resolve() in read or any(_is_same_file(path, other) for other in read):
+            raise UsageError(f"{path} is an input: name another one, inputs are never changed")
+    outputs = {target.resolve() for target in targets}
+    for path in receipts:
+        if path.resolve() in outputs:
+            raise UsageError(f"{path} is an output: give the receipt another name")
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
+
+
 def _stored_as(name: str) -> tuple[str, str] | None:
     """Format and compression that a file name promises; None where it promises nothing."""
     kind = format_by_name(name)
@@ -359,10 +382,9 @@ def _stored_as(name: str) -> tuple[str, str] | None:
     return None if kind is None else (kind, ending if ending in (".gz", ".zst") else "")
 
 
-def _refuse_existing(targets: Sequence[Path], folder: WorkFolder) -> None:
+def _refuse_existing(targets: Sequence[Path]) -> None:
     for target in targets:
         if target.exists():
-            folder.remove()
             raise UsageError(f"{target} exists: remove it, or give --force to replace it")
 
 

@@ -35,14 +35,13 @@ class WorkFolder:
         self.path = path
         text = json.dumps(run, sort_keys=True, indent=1).encode()
         described = path / _RUN_FILE
-        self.is_resumed = described.is_file()
-        if self.is_resumed and described.read_bytes() != text:
+        if is_unfinished(path) and described.read_bytes() != text:
             raise UsageError(
                 f"{path} holds an unfinished run with other data, options or versions: "
                 f"{_difference(described.read_bytes(), text)}; "
                 "give the same again to finish it, or remove that folder"
             )
-        if not self.is_resumed:
+        if not is_unfinished(path):
             # What a killed run had begun to write of its description is nothing yet.
             if path.exists() and any(file.suffix != ".tmp" for file in path.iterdir()):
                 raise UsageError(f"{path} is in the way: it is no unfinished run; remove it")
@@ -77,6 +76,11 @@ class WorkFolder:
                 if part.name != _RUN_FILE:
                     part.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the folder at ``path`` is that of a run that can go on."""
+    return (path / _RUN_FILE).is_file()
 
 
 def _difference(old: bytes, new: bytes) -> str:

@@ -182,7 +182,9 @@ class Writing:
         if self._clean is None:
             return
         share = self._clean.share
-        while self.rows_added < int(self.rows_kept * share / (1 - share)):
+        # Rounding must not make 2 rows of a share of 0.6 of 5, where it is 3.
+        due = int(round(self.rows_kept * share / (1 - share), 6))
+        while self.rows_added < due:
             entry = next(self._clean_rows, None)
             if entry is None:
                 raise AuditError(
