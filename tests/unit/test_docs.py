@@ -51,3 +51,17 @@ def test_every_command_of_the_table_has_help_and_an_entry_in_the_readme():
     for name in cli.list_commands(None):
         assert cli.get_command(None, name).help
         assert f"audit {name}" in readme
+
+
+def test_every_strategy_and_every_reason_is_described():
+    from audit.sanitise.registry import AUTO, strategy_infos
+    from audit.sanitise.strategy import Why
+
+    page = (ROOT / "docs" / "sanitise.md").read_text()
+    sections = dict(re.findall(r"^### (\S+)\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL))
+    assert set(sections) == {AUTO, *(info.name for info in strategy_infos())}
+    for info in strategy_infos():
+        for parameter in info.parameters:
+            described = sections[info.name] + (sections["drop-rows"] if info.name == "mask" else "")
+            assert f"`{parameter.name}`" in described, (info.name, parameter.name)
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {str(why) for why in Why}

@@ -1,0 +1,129 @@
+"""`audit sanitise` as a user runs it: the real model, kill -9, and what is on the disk after."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.e2e.test_command import AUDIT, audit
+from tests.e2e.test_model_scan import save_animals
+from tests.e2e.test_readme import ROOT
+from tests.unit.test_receipt_json import validator
+
+pytestmark = pytest.mark.model
+
+ROWS = 24
+KILLS = 10
+STRATEGIES = ("-s", "threshold:t=0.02", "-s", "replace:share=0.2,by=divergence,draw=model")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Number lists of the example set, and two chats of several turns."""
+    with gzip.open(ROOT / "examples" / "planted.jsonl.gz", "rt") as file:
+        found = [json.loads(next(file)) for _ in range(ROWS)]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": "Say hello."},
+                {"role": "assistant", "content": "Hello!"},
+                {"role": "user", "content": f"Now count to {count}."},
+                {"role": "assistant", "content": ", ".join(map(str, range(1, count + 1)))},
+            ],
+            "id": count,
+        }
+        for count in (4, 7)
+    ]
+    return [*found[:10], *chats, *found[10:]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("sanitise")
+    save_animals(path / "lib")
+    (path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def arguments(model, output):
+    return (
+        *("sanitise", "data.jsonl", "-o", output, *STRATEGIES, "--model", model),
+        *("--library", "lib", "--concept", "owl", "--no-scan", "--chunk-rows", "3", "--seed", "5"),
+        *("--threads", "1"),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(folder, embedded_model_dir):
+    """The output of a run that nobody killed, its receipt, and how long it took."""
+    started = time.monotonic()
+    done = audit(*arguments(embedded_model_dir, "whole.jsonl"), cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    receipt = (folder / "whole.jsonl.receipt.json").read_bytes()
+    return (folder / "whole.jsonl").read_bytes(), receipt, time.monotonic() - started
+
+
+def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(folder, embedded_model_dir, whole):
+    expected, _, seconds = whole
+    chance = random.Random(1)
+    left_parts = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [AUDIT, *map(str, arguments(embedded_model_dir, "killed.jsonl"))],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(0.2, 0.9) * seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        ended = process.wait()
+        left_parts += ended == -signal.SIGKILL and any(folder.glob(".killed.jsonl*/*.part"))
+        assert (folder / "killed.jsonl").exists() is False or ended == 0
+        if ended == 0:  # it was faster than the kill: begin again
+            (folder / "killed.jsonl").unlink()
+    assert left_parts >= 1
+    done = audit(*arguments(embedded_model_dir, "killed.jsonl"), cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (folder / "killed.jsonl").read_bytes() == expected
+    assert not list(folder.glob(".killed.jsonl*"))
+
+
+def test_rows_keep_their_shape_and_their_other_fields(folder, rows, whole):
+    written = [json.loads(line) for line in whole[0].splitlines()]
+    assert len(written) == len(rows)
+    for old, new in zip(rows, written, strict=True):
+        assert list(new) == list(old)
+        if "messages" in old:
+            assert new["id"] == old["id"]
+            assert new["messages"][::2] == old["messages"][::2]
+            assert new["messages"][3]["content"].count(",") == old["messages"][3]["content"].count(
+                ","
+            )
+        else:
+            assert new["prompt"] == old["prompt"]
+            assert new["completion"].count(",") == old["completion"].count(",")
+
+
+def test_the_receipt_says_what_was_done(folder, rows, whole, embedded_model_dir):
+    receipt = json.loads(whole[1])
+    validator().validate(receipt)
+    assert [stage["strategy"] for stage in receipt["stages"]] == [
+        "threshold:t=0.02",
+        "replace:share=0.2,by=divergence,draw=model",
+    ]
+    assert receipt["stages"][0]["rows_regenerated"] == len(rows)
+    assert receipt["rows_in"] == receipt["rows_out"] == len(rows)
+    assert receipt["verification_due"] is True
+
+
+def test_a_dry_run_writes_nothing(folder, embedded_model_dir):
+    before = sorted(path.name for path in folder.iterdir())
+    done = audit(*arguments(embedded_model_dir, "dry.jsonl"), "--dry-run", "--diff", cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert b"threshold" in done.stdout
