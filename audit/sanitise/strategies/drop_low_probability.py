@@ -50,14 +50,20 @@ class DropLowProbability(Strategy):
         self._grammars = Grammars(kit.writer)
 
     def change(self, rows: Sequence[WorkRow]) -> list[Change]:
-        """See `Strategy.change`; the score is minus the probability of the least probable token."""
+        """See `Strategy.change`; the score is minus the probability of the least probable token.
+
+        The most probable token of a place is never improbable: `threshold` writes it, too.
+        """
         asked: list[tuple[int, Chat, str]] = [
             (number, chat_before(row.turns, place) or Chat("", ""), row.turns[place].text)
             for number, row in enumerate(rows)
             for place in row.trained
         ]
         found = token_probabilities(
-            self.kit.writer, self._grammars, [(chat, text) for _, chat, text in asked]
+            self.kit.writer,
+            self._grammars,
+            [(chat, text) for _, chat, text in asked],
+            self.number("t"),
         )
         least = np.full(len(rows), np.inf)
         for (number, _, _), probabilities in zip(asked, found, strict=True):
