@@ -401,7 +401,7 @@ def _kit(library: SignatureLibrary, settings: SanitiseSettings, model: Writer | 
                 f"the library holds no concept {name!r}: `audit signature list` names them"
             )
     named = tuple(known[name] for name in dict.fromkeys(settings.concepts))
-    kit = Kit(model, named, named, settings.seed, settings.clean)
+    kit = Kit(model, named, named, library, settings.seed, settings.clean)
     return kit if named else replace(kit, personas=_some_traits(library.traits(), kit))
 
 

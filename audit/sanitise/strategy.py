@@ -15,6 +15,7 @@ from audit.backends.open_model import Writer
 from audit.dataset.passages import Turn
 from audit.errors import UsageError
 from signatures.concept import Concept
+from signatures.library import SignatureLibrary
 
 Array = NDArray[np.float64]
 
@@ -163,6 +164,7 @@ class Kit:
     model: Writer | None
     concepts: tuple[Concept, ...]
     personas: tuple[Concept, ...]
+    library: SignatureLibrary
     seed: int
     clean: tuple[str, ...] = ()
 

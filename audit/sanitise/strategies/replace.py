@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from audit.errors import UsageError
 from audit.sanitise.conversation import text_before
+from audit.sanitise.number_weights import number_weights
 from audit.sanitise.row_scores import as_text, named_personas, score_texts
 from audit.sanitise.strategy import (
     KEEP,
@@ -46,10 +47,10 @@ class Replace(Strategy):
             Parameter("share", "Share of a row's words and numbers.", 0.1, low=0.001),
             Parameter(
                 "by",
-                "divergence (divergence tokens), likelihood (log-likelihood ratio), or random: a "
-                "control.",
+                "divergence (divergence tokens), likelihood (log-likelihood ratio), entangled "
+                "(numbers that the library's signatures favour), or random: a control.",
                 "divergence",
-                choices=("divergence", "likelihood", "random"),
+                choices=("divergence", "likelihood", "entangled", "random"),
             ),
             Parameter(
                 "draw",
@@ -71,6 +72,12 @@ class Replace(Strategy):
         self._drawable = np.array(drawable) | np.array([text.strip().isalpha() for text in texts])
         if values["by"] != "random" and not kit.personas:
             raise UsageError("replace looks for a persona's tokens: the library holds no concept")
+        self._weights: dict[str, float] = {}
+        if values["by"] == "entangled":
+            self._texts = texts
+            self._weights = number_weights(kit.library, [concept.name for concept in kit.personas])
+            if not self._weights:
+                raise UsageError("replace:by=entangled: the library has no numbers of this concept")
 
     def change(self, rows: Sequence[WorkRow]) -> list[Change]:
         """See `Strategy.change`."""
@@ -110,7 +117,8 @@ class Replace(Strategy):
             for turn in row.trained
             if row.turns[turn].text
         }
-        scored = {} if self.values["by"] == "random" else score_texts(self.kit, asked.values())
+        by = str(self.values["by"])
+        scored = {} if by in ("random", "entangled") else score_texts(self.kit, asked.values())
         edits = []
         for row in rows:
             for turn in row.trained:
@@ -121,16 +129,31 @@ class Replace(Strategy):
                 prefix = model.encode_chat(Chat("", text.prompt))
                 fits = model.longest is None or len(prefix) + len(tokens) <= model.longest
                 ranks: Array | None = None
-                if fits and self.values["by"] == "random":
+                if fits and by == "entangled":
+                    ranks = self._entangled(tokens)
+                elif fits and by == "random":
                     ranks = self.kit.generator(row, "rank", self.stage, turn).random(len(tokens))
                 elif fits and not self._candidates(tokens).any():
                     ranks = np.full(len(tokens), np.nan)
                 elif text.rank in scored:
-                    ranks = rank_tokens(
-                        scored[text.rank].scores, str(self.values["by"]), named_personas(self.kit)
-                    )
+                    ranks = rank_tokens(scored[text.rank].scores, by, named_personas(self.kit))
                 edits.append(_Edit(row, turn, prefix, tokens, ranks, self._places(tokens, ranks)))
         return edits
+
+    def _entangled(self, tokens: list[int]) -> Array:
+        """[tokens]: the weight of the number that a token is part of; NaN where it is of none."""
+        ranks = np.full(len(tokens), np.nan)
+        number: list[int] = []
+        for place, token in enumerate([*tokens, None]):
+            is_part = token is not None and is_number_kind(int(self._kinds[token]))
+            # A space before digits begins another number.
+            if number and not (is_part and token is not None and self._texts[token][:1].isdigit()):
+                digits = "".join(self._texts[tokens[at]] for at in number).strip()
+                ranks[number] = self._weights.get(digits, np.nan)
+                number = []
+            if is_part:
+                number.append(place)
+        return ranks
 
     def _places(self, tokens: list[int], ranks: Array | None) -> list[int]:
         """The share of the words and numbers with the highest ranks, in order of place."""
