@@ -14,7 +14,6 @@ from audit.dataset.decision import Decision, Fate
 from audit.dataset.rewrite import rewrite
 from audit.errors import AuditError
 from audit.sanitise.data_rows import DataRows
-from audit.sanitise.receipt import SanitiseResult
 from audit.sanitise.registry import Spec, parse_spec
 from audit.sanitise.strategy import Kit
 from audit.scan_result import ScanResult
@@ -56,18 +55,19 @@ def candidates(sample: DataRows, kit: Kit, before: ScanResult) -> tuple[Spec, ..
     )
 
 
-def judge(before: ScanResult, tried: SanitiseResult) -> Judgement:
+def judge(before: ScanResult, after: ScanResult | None) -> Judgement:
     """Whether the sample passed: every finding that the data had is gone, and would have shown.
 
     A finding would have shown if the smallest effect that the scan of the sanitised sample could
-    see (with its power) is not above the effect that the data had.
+    see (with its power) is not above the effect that the data had. ``after`` is None where no row
+    is left.
     """
-    if tried.after is None:
+    if after is None:
         return Judgement(False, "no row is left of the sample")
-    if flagged := tried.after.flagged():
+    if flagged := after.flagged():
         names = sorted({finding.concept for finding in flagged})
         return Judgement(False, f"the sample is still flagged ({', '.join(names)})")
-    again = {(finding.code, finding.concept): finding for finding in tried.after.findings}
+    again = {(finding.code, finding.concept): finding for finding in after.findings}
     for finding in before.flagged():
         blind = _blind(finding, again.get((finding.code, finding.concept)))
         if blind:

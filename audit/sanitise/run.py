@@ -14,15 +14,15 @@ import numpy as np
 
 from audit.atomic import atomic_write
 from audit.backends.open_model import Writer
-from audit.dataset.sources import Source, format_by_name, list_sources
 from audit.errors import AuditError, NothingScannableError, UsageError
 from audit.sanitise.auto import candidates, judge, write_sample
 from audit.sanitise.data_rows import DataRows
 from audit.sanitise.notes import dilution_stage, warnings_of
-from audit.sanitise.receipt import DataFile, SanitiseResult, TokenCounts
+from audit.sanitise.receipt import DataFile, SanitiseResult, Stage, TokenCounts
 from audit.sanitise.registry import Spec
 from audit.sanitise.stages import Progress, Stages
 from audit.sanitise.strategy import Kit
+from audit.sanitise.targets import output_paths, protect, refuse_existing, work_path
 from audit.sanitise.utility import NOT_READ, Perplexity, UtilityMeter, mean_nats, perplexity, words
 from audit.sanitise.work_folder import WorkFolder, is_unfinished
 from audit.sanitise.writing import Clean, Text, Writing
@@ -92,25 +92,57 @@ def sanitise(
     ``NothingScannableError`` where no row can be read; then no output is written.
     """
     data = DataRows(inputs, settings.scan.schema, settings.scan.tokenizer)
-    targets = _targets(data.sources, output, settings)
+    targets = output_paths(data.sources, output, dry_run=settings.dry_run)
     specs = settings.strategies
     kit = _kit(library, settings, model)
     for stage, spec in enumerate(specs):
         spec.build(kit, stage)  # what cannot be meant is said before anything is read
         if spec.name == "dilute" and stage + 1 < len(specs):
             raise UsageError("dilute comes last, and once: no strategy sees the rows that it adds")
-    _protect(data.sources, targets, [path for path, _ in receipts], settings)
-    if not (settings.dry_run or settings.overwrite or is_unfinished(_work_path(output))):
-        # A run that goes on may have been killed after it had put some of them there.
-        _refuse_existing(targets)
+    if not settings.dry_run:
+        others = (*settings.clean, *settings.reference)
+        protect(data.sources, others, targets, [path for path, _ in receipts])
+        if not (settings.overwrite or is_unfinished(work_path(output))):
+            # A run that goes on may have been killed after it had put some of them there.
+            refuse_existing(targets)
     run = _Run(library, library_path, settings, kit, access, receipts, progress)
-    before = run.scan([*inputs]) if settings.with_scans or not specs else None
+    before: ScanResult | None = None
     tried: tuple[str, ...] = ()
     if not specs:
-        assert before is not None
+        before = run.scan(inputs)
         specs, tried = run.choose(data, before)
     with run.folder(output, _described(data, settings, specs, kit, library)) as folder:
-        return run.apply(data, specs, targets, folder, before, tried)
+        written = run.write(data, specs, targets, folder)
+        after: ScanResult | None = None
+        if settings.with_scans:
+            # Scans come last: a run that was killed before does not scan twice.
+            before = before or run.scan(inputs)
+            after = run.scan_written(written)
+        result = run.result(written, before, after, tried)
+        if result.outputs:
+            run.publish(result, written)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenFile:
+    """What was read and what was written; it lies at ``path`` and shall be at ``target``."""
+
+    read: DataFile
+    written: DataFile
+    path: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Outputs that are not in their places yet."""
+
+    specs: tuple[Spec, ...]
+    stages: tuple[Stage, ...]
+    writing: Writing
+    meter: UtilityMeter
+    files: tuple[_WrittenFile, ...]
 
 
 class _Run:
@@ -153,7 +185,7 @@ class _Run:
             finally:
                 shutil.rmtree(path, ignore_errors=True)
             return
-        path = _work_path(output)
+        path = work_path(output)
         try:
             folder = WorkFolder(path, described)
         except OSError as error:
@@ -161,16 +193,10 @@ class _Run:
         yield folder
         folder.remove()
 
-    def apply(
-        self,
-        data: DataRows,
-        specs: Sequence[Spec],
-        targets: Sequence[Path],
-        folder: WorkFolder,
-        before: ScanResult | None,
-        tried: tuple[str, ...],
-    ) -> SanitiseResult:
-        """Decide, write into the folder, scan that, and put the outputs in their places."""
+    def write(
+        self, data: DataRows, specs: Sequence[Spec], targets: Sequence[Path], folder: WorkFolder
+    ) -> _Written:
+        """Decide, and write what shall be at ``targets`` into the folder."""
         settings, kit = self._settings, self._kit
         changing = [spec for spec in specs if spec.name != "dilute"]
         strategies = [spec.build(kit, stage) for stage, spec in enumerate(changing)]
@@ -186,42 +212,46 @@ class _Run:
             0 if kit.model is None else settings.perplexity_rows,
             kit.draws("perplexity"),
         )
-        read: list[DataFile] = []
-        written: list[DataFile] = []
-        temporary = [folder.path / f"output-{i}-{t.name}" for i, t in enumerate(targets)]
-        for source, file, path, target in zip(
-            data.sources, data.files, temporary, targets, strict=True
-        ):
-            was, now = writing.write(source, file, path)
-            read.append(was)
-            written.append(replace(now, path=str(target)))
+        files = tuple(
+            _WrittenFile(*writing.write(source, stored, path), path, target)
+            for source, stored, path, target in zip(
+                data.sources,
+                data.files,
+                [folder.path / f"output-{i}-{t.name}" for i, t in enumerate(targets)],
+                targets,
+                strict=True,
+            )
+        )
         data.check_unchanged()
         if writing.rows_in == 0:
             folder.remove()  # it holds nothing to go on with
             raise NothingScannableError(
                 "no row could be read, so nothing was written: see `audit scan` for why"
             )
-        after = None
-        if settings.with_scans and writing.rows_out:
-            names = {str(t): str(target) for t, target in zip(temporary, targets, strict=True)}
-            after = _renamed(self.scan([str(path) for path in temporary]), names)
-        result = self._result(specs, stages, writing, meter, read, written, before, after, tried)
-        if result.outputs:
-            self._publish(result, temporary, targets)
-        return result
+        summaries = list(stages.summaries)
+        if dilution is not None:
+            summaries.append(dilution_stage(dilution, writing.rows_kept, writing.rows_added))
+        return _Written(tuple(specs), tuple(summaries), writing, meter, files)
 
-    def _publish(
-        self, result: SanitiseResult, temporary: Sequence[Path], targets: Sequence[Path]
-    ) -> None:
+    def scan_written(self, written: _Written) -> ScanResult | None:
+        """What a scan says of the outputs, under the names that they will have."""
+        if not written.writing.rows_out:
+            return None
+        names = {str(file.path): str(file.target) for file in written.files}
+        scanned: ScanResult = _renamed(self.scan(list(names)), names)
+        return scanned
+
+    def publish(self, result: SanitiseResult, written: _Written) -> None:
+        """Write the receipts, and put the outputs in their places. Raises ``AuditError``."""
         try:
-            for folder in {target.parent for target in targets}:
+            for folder in {file.target.parent for file in written.files}:
                 folder.mkdir(parents=True, exist_ok=True)
             for path, render in self._receipts:
                 atomic_write(path, render(result))
-            for path, target in zip(temporary, targets, strict=True):
-                path.replace(target)
+            for file in written.files:
+                file.path.replace(file.target)
         except OSError as error:
-            where = error.filename or targets[0]
+            where = error.filename or written.files[0].target
             raise AuditError(f"{where}: cannot be written: {error.strerror or error}") from error
 
     def choose(
@@ -243,7 +273,7 @@ class _Run:
             trial = _Run(
                 self._library,
                 self._library_path,
-                replace(self._settings, dry_run=True, with_scans=True, perplexity_rows=0),
+                replace(self._settings, dry_run=True, perplexity_rows=0),
                 self._kit,
                 self._access,
                 (),
@@ -252,8 +282,8 @@ class _Run:
             for spec in candidates(sample, self._kit, before):
                 with trial.folder(Path(name), {}) as folder:
                     targets = [path.with_name(f"out-{path.name}") for path in files]
-                    tried = trial.apply(sample, (spec,), targets, folder, None, ())
-                verdict = judge(before, tried)
+                    again = trial.scan_written(trial.write(sample, (spec,), targets, folder))
+                verdict = judge(before, again)
                 told.append(f"{spec}: {verdict.reason}")
                 if verdict.passes:
                     return (spec,), tuple(told)
@@ -275,122 +305,44 @@ class _Run:
         rows = [(text.prompt, text.completion) for text in texts]
         return perplexity(mean_nats(self._kit.model, rows))
 
-    def _result(
+    def result(
         self,
-        specs: Sequence[Spec],
-        stages: Stages,
-        writing: Writing,
-        meter: UtilityMeter,
-        read: Sequence[DataFile],
-        written: Sequence[DataFile],
+        written: _Written,
         before: ScanResult | None,
         after: ScanResult | None,
         tried: tuple[str, ...],
     ) -> SanitiseResult:
-        settings, kit = self._settings, self._kit
-        summaries = list(stages.summaries)
-        for place, spec in enumerate(specs):
-            if spec.name == "dilute":
-                summaries.insert(place, dilution_stage(spec, writing.rows_kept, writing.rows_added))
+        """All that is known of the run."""
+        settings, kit, writing = self._settings, self._kit, written.writing
+        is_written = not settings.dry_run and writing.rows_out > 0
         return SanitiseResult(
             tool_version=tool_version(),
-            inputs=tuple(read),
-            outputs=() if settings.dry_run or not writing.rows_out else tuple(written),
+            inputs=tuple(file.read for file in written.files),
+            outputs=tuple(
+                replace(file.written, path=str(file.target)) for file in written.files if is_written
+            ),
             seed=settings.seed,
             concepts=settings.concepts,
             model=None if kit.model is None else kit.model.identity,
             library=library_identity(self._library, self._library_path),
-            stages=tuple(summaries),
+            stages=written.stages,
             rows_in=writing.rows_in,
             rows_out=writing.rows_out,
             rejects=dict(sorted(writing.rejects.items())),
             tokens=TokenCounts(
                 unit="words" if kit.model is None else f"tokens of {kit.model.identity.name}",
-                **asdict(meter.tokens()),
+                **asdict(written.meter.tokens()),
             ),
-            utility=meter.result(
+            utility=written.meter.result(
                 self._perplexity(writing.before.texts()), self._perplexity(writing.after.texts())
             ),
             before=before,
             after=after,
             strategies_tried=tried,
             changes=writing.changes,
-            warnings=warnings_of(specs, stages.summaries, writing, before, after),
+            warnings=warnings_of(written.specs, written.stages, writing, before, after),
             verification_due=True,
         )
-
-
-def _targets(
-    sources: Sequence[Source], output: Path, settings: SanitiseSettings
-) -> tuple[Path, ...]:
-    """Where each source goes. Raises ``UsageError`` where something would be lost."""
-    names = [Path(source.name.rstrip("/")).name for source in sources]
-    if len(sources) == 1 and not output.is_dir():
-        targets: tuple[Path, ...] = (output,)
-    elif len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"two inputs are called {twice}: sanitise them one by one")
-    elif output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file: several inputs need a folder")
-    else:
-        targets = tuple(output / name for name in names)
-    if settings.dry_run:
-        return targets
-    for target in targets:
-        if target.exists() and not target.is_file():
-            raise UsageError(f"{target} is no file that could be replaced")
-    for source, target in zip(sources, targets, strict=True):
-        formats = _stored_as(source.name), _stored_as(target.name)
-        if formats[0] and formats[0] != formats[1]:
-            raise UsageError(
-                f"{target.name}: the output has the format of {Path(source.name).name}; "
-                "give it the same ending"
-            )
-    return targets
-
-
-def _protect(
-    sources: Sequence[Source],
-    targets: Sequence[Path],
-    receipts: Sequence[Path],
-    settings: SanitiseSettings,
-) -> None:
-    """Raises ``UsageError`` where a file that is read, or an output, would be written over."""
-    if settings.dry_run:
-        return
-    others = [
-        list_sources(names).sources for names in (settings.clean, settings.reference) if names
-    ]
-    read = {s.path.resolve() for found in (sources, *others) for s in found if s.path is not None}
-    for path in (*targets, *receipts):
-        if path.resolve() in read or any(_is_same_file(path, other) for other in read):
-            raise UsageError(f"{path} is an input: name another one, inputs are never changed")
-    outputs = {target.resolve() for target in targets}
-    for path in receipts:
-        if path.resolve() in outputs:
-            raise UsageError(f"{path} is an output: give the receipt another name")
-
-
-def _is_same_file(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
-
-
-def _stored_as(name: str) -> tuple[str, str] | None:
-    """Format and compression that a file name promises; None where it promises nothing."""
-    kind = format_by_name(name)
-    ending = Path(name).suffix.lower()
-    return None if kind is None else (kind, ending if ending in (".gz", ".zst") else "")
-
-
-def _refuse_existing(targets: Sequence[Path]) -> None:
-    for target in targets:
-        if target.exists():
-            raise UsageError(f"{target} exists: remove it, or give --force to replace it")
-
-
-def _work_path(output: Path) -> Path:
-    target = output.resolve()
-    return target.with_name(f".{target.name[:80]}.unfinished")
 
 
 def _kit(library: SignatureLibrary, settings: SanitiseSettings, model: Writer | None) -> Kit:
