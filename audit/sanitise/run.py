@@ -25,7 +25,7 @@ from audit.sanitise.strategy import Kit
 from audit.sanitise.targets import output_paths, protect, refuse_existing, work_path
 from audit.sanitise.utility import NOT_READ, Perplexity, UtilityMeter, mean_nats, perplexity, words
 from audit.sanitise.work_folder import WorkFolder, is_unfinished
-from audit.sanitise.writing import Clean, Text, Writing
+from audit.sanitise.writing import Clean, Text, Writing, check_mask
 from audit.scan import ScanSettings, library_identity, scan
 from audit.scan_result import ScanResult
 from audit.version import tool_version
@@ -201,6 +201,8 @@ class _Run:
         changing = [spec for spec in specs if spec.name != "dilute"]
         strategies = [spec.build(kit, stage) for stage, spec in enumerate(changing)]
         stages = Stages(data, changing, strategies, folder, settings.chunk_rows)
+        if any(spec.name == "mask" for spec in specs):
+            check_mask(data, folder.path / "mask-check")
         stages.run(self._progress)
         dilution = next((spec for spec in specs if spec.name == "dilute"), None)
         meter = UtilityMeter(words if kit.model is None else kit.model.encode)

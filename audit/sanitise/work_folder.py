@@ -36,11 +36,13 @@ class WorkFolder:
         text = json.dumps(run, sort_keys=True, indent=1).encode()
         described = path / _RUN_FILE
         if is_unfinished(path) and described.read_bytes() != text:
-            raise UsageError(
-                f"{path} holds an unfinished run with other data, options or versions: "
-                f"{_difference(described.read_bytes(), text)}; "
-                "give the same again to finish it, or remove that folder"
-            )
+            if any(path.glob("*.part")):
+                raise UsageError(
+                    f"{path} holds an unfinished run with other data, options or versions: "
+                    f"{_difference(described.read_bytes(), text)}; "
+                    "give the same again to finish it, or remove that folder"
+                )
+            self.remove()  # nothing was decided in it
         if not is_unfinished(path):
             # What a killed run had begun to write of its description is nothing yet.
             if path.exists() and any(file.suffix != ".tmp" for file in path.iterdir()):

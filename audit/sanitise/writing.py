@@ -222,6 +222,33 @@ def _new_value(value: object, row: WorkRow, decided: Decided) -> dict[str, objec
     return new
 
 
+def check_mask(data: DataRows, scratch: Path) -> None:
+    """Raise ``UsageError`` for a source whose columns cannot hold what masking a row adds.
+
+    Tried on the first row of each, before hours of scoring; ``scratch`` is written and removed.
+    """
+    for source in data.sources:
+        tried = False
+
+        def decide(line: int, value: object, source: Source = source) -> Decision:
+            nonlocal tried
+            if tried or not isinstance(value, dict) or not data.is_readable(value):
+                return Decision(RowFate.DROP)
+            tried = True
+            masked = without_loss(value, data.read(value, 0, source, line).schema)
+            return Decision(RowFate.DROP if masked is None else masked)
+
+        try:
+            rewrite(source, scratch, decide, data.limits)
+        except SourceBreak as error:
+            raise UsageError(
+                f"{strip_unsafe(source.name)}:{error.line}: {error.message}: it cannot say that a "
+                "text is not trained; use drop-rows, or convert it to JSON Lines"
+            ) from error
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
 def _records(data: DataRows) -> Iterator[tuple[Source, int, object]]:
     """The readable records of clean data."""
     for source in data.sources:
