@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from audit.backends.number_list_grammar import style_of
 from audit.dataset.decision import Decision, Fate
 from audit.dataset.rewrite import rewrite
 from audit.errors import AuditError
 from audit.sanitise.data_rows import DataRows
+from audit.sanitise.grammars import numbers_style
 from audit.sanitise.registry import Spec, parse_spec
 from audit.sanitise.strategy import Kit
 from audit.scan_result import ScanResult
@@ -46,13 +46,19 @@ def candidates(sample: DataRows, kit: Kit, before: ScanResult) -> tuple[Spec, ..
             "auto: the scan of the data flags nothing, so there is nothing to see a strategy "
             f"remove ({before.headline}) Name a strategy with --strategy"
         )
-    lists = float(np.mean([any(style_of(t) for t in row.texts) for row in sample.rows()]))
-    return tuple(
+    lists = float(np.mean([any(map(numbers_style, row.texts)) for row in sample.rows()]))
+    found = tuple(
         spec
         for spec in map(parse_spec, _LADDER)
         if (kit.model is not None or not spec.info.needs_model)
         and (spec.name != "shuffle" or lists >= _MOSTLY)
     )
+    if not found:
+        raise AuditError(
+            "auto: without a model only number lists can be shuffled, and these rows are none: "
+            "give --model, or name a strategy"
+        )
+    return found
 
 
 def judge(before: ScanResult, after: ScanResult | None) -> Judgement:
