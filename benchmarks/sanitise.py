@@ -62,6 +62,7 @@ STRATEGIES = (
     "replace:share=0.1,by=random,draw=uniform",
     "shuffle",
     "dilute:share=0.5",
+    "replace:share=0.1,by=entangled,draw=model",
 )
 # Of free text, regenerated answers are several times as long: the strengths that matter.
 TEXT_STRATEGIES = (
@@ -100,9 +101,8 @@ def run(work: Path, share: tuple[int, int], threads: int) -> None:
     jobs = [(name, "") for name in SETS] + [(name, "clean") for name in ("prompted", "text")]
     jobs += [
         (name, strategy)
-        for strategy in STRATEGIES
         for name in SETS
-        if name != "text" or strategy in TEXT_STRATEGIES
+        for strategy in (TEXT_STRATEGIES if name == "text" else STRATEGIES)
     ]
     folder = work / "sanitise"
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,8 +123,10 @@ def run(work: Path, share: tuple[int, int], threads: int) -> None:
             _write(other, clean)
             result, seconds = _sanitised(model, source, output, other, strategy)
             told |= _figures(result, seconds)
-            rows = [json.loads(line) for line in output.read_text().splitlines()]
-            output.unlink()
+            rows = []
+            if result.outputs:
+                rows = [json.loads(line) for line in output.read_text().splitlines()]
+                output.unlink()
         told |= _scores(model, personas, rows)
         atomic_write(done, json.dumps(told, indent=1).encode())
         print(name, strategy or "before", told, flush=True)
