@@ -197,12 +197,16 @@ def test_entangled_numbers_are_those_that_the_signature_favours(text, share, wan
 
 
 def test_without_a_name_the_concept_that_favours_a_number_most_decides():
-    # In standard deviations: what a concept has for two numbers is less for each of them.
-    library = favouring(owl={"7": 1.0, "8": 1.0}, cat={"9": 1.0})
-    for names, place in (((), 2), (("owl",), 0), (("cat",), 2), (("owl", "cat"), 2)):
-        strategy = strategy_of("replace:by=entangled,share=0.1", kit_of(*names, library=library))
-        (edit,) = strategy._edits([asked("7, 9, 8")])  # tokens: 7 | ", " | 9 | ", " | 8
-        assert edit.places == [place], names
+    # In standard deviations: a concept that favours 200 numbers favours each of them less.
+    library = favouring(
+        owl=dict.fromkeys(map(str, range(100, 300)), 1.0),
+        cat=dict.fromkeys(map(str, range(301, 311)), 1.0),
+    )
+    owl, cat = [0, 1, 2], [4, 5, 6]  # the places of 123 and of 305: every digit is a token
+    for names, places in (((), cat), (("owl",), owl), (("cat",), cat), (("owl", "cat"), cat)):
+        strategy = strategy_of("replace:by=entangled,share=0.3", kit_of(*names, library=library))
+        (edit,) = strategy._edits([asked("123, 305, 999")])
+        assert edit.places == places, names
 
 
 def test_entangled_numbers_need_no_scores():
