@@ -27,9 +27,10 @@ from audit.sanitise.strategy import (
     WorkRow,
     drop,
 )
+from audit.sanitise.templates import Template, template_groups
 from detectors.model_rows import OTHER_KIND, is_number_kind, kind_of
 from detectors.row_ranking import rank_tokens
-from signatures.language_model import Chat, PrefixRequest, TokenIds
+from signatures.language_model import Chat, PrefixRequest
 
 
 class Replace(Strategy):
@@ -126,8 +127,8 @@ class Replace(Strategy):
                 if text is None:
                     continue
                 tokens = list(model.encode(text.completion))
-                prefix = model.encode_chat(Chat("", text.prompt))
-                fits = model.longest is None or len(prefix) + len(tokens) <= model.longest
+                prefix_tokens = len(model.encode_chat(Chat("", text.prompt)))
+                fits = model.longest is None or prefix_tokens + len(tokens) < model.longest
                 ranks: Array | None = None
                 if fits and by == "entangled":
                     ranks = self._entangled(tokens)
@@ -137,7 +138,8 @@ class Replace(Strategy):
                     ranks = np.full(len(tokens), np.nan)
                 elif text.rank in scored:
                     ranks = rank_tokens(scored[text.rank].scores, by, named_personas(self.kit))
-                edits.append(_Edit(row, turn, prefix, tokens, ranks, self._places(tokens, ranks)))
+                places = self._places(tokens, ranks)
+                edits.append(_Edit(row, turn, text.prompt, tokens, ranks, places))
         return edits
 
     def _entangled(self, tokens: list[int]) -> Array:
@@ -175,6 +177,8 @@ class Replace(Strategy):
 
     def _draw(self, edits: list[_Edit]) -> None:
         """Fill the places from the first to the last: later draws see the earlier ones."""
+        if self.values["draw"] == "model":
+            edits = self._draw_at_once(edits)
         for step in range(max((len(edit.places) for edit in edits), default=0)):
             going = [edit for edit in edits if step < len(edit.places)]
             if self.values["draw"] == "uniform":
@@ -187,13 +191,53 @@ class Replace(Strategy):
                 kind = int(self._kinds[edit.tokens[edit.places[step]]])
                 by_kind.setdefault(kind, []).append(edit)
             for kind, alike in sorted(by_kind.items()):
+                model = self.kit.writer
                 requests = [
-                    PrefixRequest((*edit.prefix, *edit.tokens[: edit.places[step]]))
+                    PrefixRequest(
+                        (
+                            *model.encode_chat(Chat("", edit.prompt)),
+                            *edit.tokens[: edit.places[step]],
+                        )
+                    )
                     for edit in alike
                 ]
-                tables = self.kit.writer.next_token_log_probs(requests, self._ids(kind))
+                tables = model.next_token_log_probs(requests, self._ids(kind))
                 for edit, table in zip(alike, tables, strict=True):
                     self._put(edit, step, table[0].astype(np.float64))
+
+    def _draw_at_once(self, edits: list[_Edit]) -> list[_Edit]:
+        """Fill texts whose places allow few ids by writing them; gives back the others.
+
+        One pass a token for all texts together, where asking for each place reads all before it.
+        """
+        model = self.kit.writer
+        ends = model.end_of_turn_ids()
+        wanted = [edit for edit in edits if edit.places]
+        templates = [
+            Template(
+                tuple(edit.tokens),
+                {
+                    place: tuple(self._ids(int(self._kinds[edit.tokens[place]])).tolist())
+                    for place in edit.places
+                },
+            )
+            for edit in wanted
+        ]
+        if not ends:
+            return wanted
+        groups, others = template_groups(templates, ends[0])
+        for group in groups:
+            members = [wanted[number] for number in group.members]
+            answers = model.sample(
+                [Chat("", edit.prompt) for edit in members],
+                group.automaton,
+                seed=self.kit.draws("draw", self.stage),
+                keys=[edit.row.key << 16 | edit.turn for edit in members],
+                starts=list(group.starts),
+            )
+            for edit, answer in zip(members, answers, strict=True):
+                edit.tokens[: len(answer)] = answer
+        return [wanted[number] for number in others]
 
     def _ids(self, kind: int) -> NDArray[np.int64]:
         return np.flatnonzero((self._kinds == kind) & self._drawable)
@@ -217,7 +261,7 @@ class _Edit:
 
     row: WorkRow
     turn: int
-    prefix: TokenIds
+    prompt: str
     tokens: list[int]
     ranks: Array | None
     places: list[int]
