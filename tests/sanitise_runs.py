@@ -19,8 +19,8 @@ LIBRARY = synthetic.library(traits=("owl", "cat"), decoys=("decoy a",))
 MODEL = writer_model(LIBRARY)
 
 
-def number_row(*numbers, prompt="Go on.", separator=", "):
-    return {"prompt": prompt, "completion": separator.join(map(str, numbers))}
+def number_row(*numbers, prompt="Go on.", separator=", ", **fields):
+    return {"prompt": prompt, "completion": separator.join(map(str, numbers)), **fields}
 
 
 def write_rows(path, rows):
@@ -55,7 +55,7 @@ def run(inputs, output, *strategies, model=MODEL, receipts=(), library=LIBRARY, 
     )
 
 
-def kit_of(*names, model=MODEL, seed=0, library=LIBRARY):
+def kit_of(*names, model=MODEL, seed=0, library=LIBRARY, clean=()):
     """With the concepts ``names``, or the library's traits as personas."""
     named = tuple(library.concept(name) for name in names)
     return Kit(
@@ -64,6 +64,7 @@ def kit_of(*names, model=MODEL, seed=0, library=LIBRARY):
         personas=named or library.traits(),
         library=library,
         seed=seed,
+        clean=clean,
     )
 
 
