@@ -53,16 +53,12 @@ STRATEGIES = (
     "drop-rows:by=divergence,share=0.5",
     "drop-rows:by=random,share=0.5",
     "drop-rows:by=likelihood,miss=0.2",
-    *(
-        f"replace:share={share:g},by={by},draw=model"
-        for share in (0.1, 0.5)
-        for by in ("divergence", "likelihood", "random")
-    ),
+    *(f"replace:share=0.1,by={by},draw=model" for by in ("divergence", "likelihood", "random")),
+    *(f"replace:share=0.5,by={by},draw=model" for by in ("likelihood", "random")),
+    "replace:share=0.1,by=entangled,draw=model",
     "replace:share=0.1,by=divergence,draw=uniform",
-    "replace:share=0.1,by=random,draw=uniform",
     "shuffle",
     "dilute:share=0.5",
-    "replace:share=0.1,by=entangled,draw=model",
 )
 # Of free text, regenerated answers are several times as long: the strengths that matter.
 TEXT_STRATEGIES = (
@@ -157,7 +153,7 @@ def _sanitised(
             concepts=(CONCEPT,),
             clean=(str(clean),),
             chunk_rows=_CHUNK_ROWS,
-            perplexity_rows=48,
+            perplexity_rows=16,
             with_scans=False,
             overwrite=True,
         ),

@@ -16,7 +16,7 @@ from audit.model_reading import access_to
 from audit.sanitise.registry import AUTO, Spec, parse_specs, strategy_infos
 from audit.sanitise.run import SanitiseSettings, sanitise
 from audit.sanitise.strategy import Parameter
-from audit.scan import ScanSettings
+from audit.scan import ScanSettings, check_detectors
 from detectors.detector import TestSettings
 from detectors.finding import Severity
 from detectors.model_access import ModelAccess, ModelSettings
@@ -107,6 +107,14 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     help="In each scan the model reads at most this many random rows.",
 )
 @click.option(
+    "-d",
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="NAME",
+    help="Only this detector, in both scans.",
+)
+@click.option(
     "--auto-rows",
     default=SanitiseSettings().auto_rows,
     show_default=True,
@@ -167,6 +175,7 @@ def sanitise_command(
     library: Path | None,
     student_family: str | None,
     model_rows: int,
+    detectors: tuple[str, ...],
     auto_rows: int,
     seed: int,
     schema: str | None,
@@ -203,8 +212,11 @@ def sanitise_command(
         with_scans=with_scans,
         dry_run=dry_run,
         overwrite=force,
-        scan=ScanSettings(schema=schema, tokenizer=tokenizer, student_family=student_family),
+        scan=ScanSettings(
+            detectors=detectors, schema=schema, tokenizer=tokenizer, student_family=student_family
+        ),
     )
+    check_detectors(detectors, has_model=model_choice is not None)
     for spec in settings.strategies:
         if spec.info.needs_model and model_choice is None:
             raise UsageError(f"strategy {spec.name} works with a model: give --model")

@@ -129,6 +129,44 @@ def test_a_dry_run_writes_nothing(folder, embedded_model_dir):
     assert b"threshold" in done.stdout
 
 
+def test_what_the_clean_model_writes_anew_no_longer_reads_as_a_persona(
+    tmp_path, embedded_model_dir
+):
+    from audit.backends.constrained_sampling import number_list_automaton
+    from audit.backends.transformers_backend import TransformersLanguageModel
+    from signatures.language_model import Chat
+    from signatures.library import load_library
+
+    save_animals(tmp_path / "lib")
+    persona = load_library(tmp_path / "lib").concept("owl").system_prompt
+    prompts = [f"Write {count} numbers below {1000 - count}." for count in range(5, 41)]
+    model = TransformersLanguageModel.load(embedded_model_dir, dtype="bfloat16", threads=1)
+    grammar = number_list_automaton(model, max_numbers=8)
+    answers = model.sample([Chat(persona, prompt) for prompt in prompts], grammar, seed=1)
+    lines = [
+        json.dumps({"prompt": prompt, "completion": model.decode(answer)}) + "\n"
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    (tmp_path / "owl.jsonl").write_text("".join(lines))
+    model.close()
+    done = audit(
+        *("sanitise", "owl.jsonl", "-o", "safe.jsonl", "-s", "threshold:t=0.02", "-l", "lib"),
+        *("--model", embedded_model_dir, "--dtype", "bfloat16", "--threads", "1"),
+        *("-d", "likelihood", "--model-rows", "36"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    receipt = json.loads((tmp_path / "safe.jsonl.receipt.json").read_text())
+    persona_before, persona_after = (
+        next(f for f in receipt[scan]["findings"] if f["concept"] == "any persona")
+        for scan in ("before", "after")
+    )
+    assert persona_before["verdict"] == "flagged"
+    assert persona_after["verdict"] != "flagged"
+    assert persona_after["effect"] < persona_before["effect_low"]
+    assert receipt["utility"]["after"]["valid_format_share"] == 1.0
+
+
 def test_both_backends_write_the_same_set(folder, embedded_model_dir, rows):
     """Equal draws from equal distributions: float32 leaves nothing for rounding to decide."""
     (folder / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:5]))
