@@ -24,6 +24,7 @@ def number_row(*numbers, prompt="Go on.", separator=", ", **fields):
 
 
 def write_rows(path, rows):
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

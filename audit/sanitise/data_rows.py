@@ -29,12 +29,18 @@ class DataRows:
             raise UsageError("data are read more than once: they cannot be standard input")
         self.limits = Limits()
         self._reader = RowReader(schema, None if tokenizer is None else load_decoder(tokenizer))
+        self._rows: int | None = None  # what the first reading found
 
     def read(self, value: object, key: int, source: Source, line: int) -> WorkRow:
-        """One record as a row. Raises ``RowFault``."""
+        """One record as a row.
+
+        Raises ``RowFault``, and ``AuditError`` for a row more than were there before.
+        """
         if isinstance(value, RowFault):
             raise value
         found = self._reader.turns(value)
+        if self._rows is not None and key >= self._rows:
+            raise _changed(source)
         turns = tuple(replace(turn, text=clean_text(turn.text)) for turn in found.turns)
         return WorkRow(key, source.name, line, found.schema, turns)
 
@@ -47,7 +53,7 @@ class DataRows:
         """Raise ``AuditError`` for a source that is not what it was: rows may have moved."""
         for source, file in zip(self.sources, self.files, strict=True):
             if stored_file(source) != file:
-                raise AuditError(f"{source.name} changed while it was read; nothing was written")
+                raise _changed(source)
 
     def is_readable(self, value: object) -> bool:
         """Whether a record is a row."""
@@ -73,6 +79,8 @@ class DataRows:
                     yield row
             except SourceBreak as error:
                 raise broken(source, error) from error
+        if self._rows is None:
+            self._rows = key
 
     def chunks(self, size_rows: int) -> Iterator[list[WorkRow]]:
         """The rows in lists of ``size_rows``, the last perhaps shorter."""
@@ -84,6 +92,10 @@ class DataRows:
                 chunk = []
         if chunk:
             yield chunk
+
+
+def _changed(source: Source) -> AuditError:
+    return AuditError(f"{source.name} changed while it was read; nothing was written")
 
 
 def broken(source: Source, error: SourceBreak) -> AuditError:

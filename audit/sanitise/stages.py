@@ -60,7 +60,8 @@ class Stages:
             scores: list[float] = []
             for number, rows in enumerate(self._data.chunks(self._chunk_rows)):
                 changes = self._folder.load(stage, number)
-                if changes is None:
+                # A part of more or fewer rows is not one of these rows.
+                if changes is None or len(changes) != len(rows):
                     changes = self._decide(stage, number, rows)
                     self._folder.save(stage, number, changes)
                 scores.extend(change.score for change in changes)
