@@ -1,0 +1,1 @@
+"""Does a trait still transfer: students of the data before and after, compared."""

@@ -1,0 +1,219 @@
+"""Which verdict follows from which figures."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audit.verify.transfer_statistics import Arm, LogOdds, transfer_statistics
+from audit.verify.verdict import AgainstRandom, Doubt, Thresholds, Transfer, judge
+
+QUESTIONS = 8
+
+
+def measured(
+    before,
+    after,
+    control,
+    reference=None,
+    *,
+    noise=0.02,
+    seeds=3,
+    questions=QUESTIONS,
+    off_target=0.0,
+    spread=0.05,
+    concepts=6,
+):
+    """Students whose mean shifts are as stated, with noise of seeds, questions and cells, and
+    off-target concepts around ``off_target``, or one number an arm."""
+    rng = np.random.default_rng(0)
+    places = spread * np.linspace(-1, 1, concepts)
+    offsets = off_target if isinstance(off_target, dict) else dict.fromkeys(Arm, off_target)
+    arms = {}
+    for arm, mean in zip(Arm, (before, after, control, reference), strict=True):
+        if mean is None:
+            continue
+        cells = rng.standard_normal((seeds, 1)) + rng.standard_normal((seeds, questions))
+        cells -= cells.mean()
+        others = rng.standard_normal((seeds, questions, concepts))
+        others -= others.mean(axis=(0, 1))
+        arms[arm] = LogOdds(mean + noise * cells, offsets.get(arm, 0.0) + places + noise * others)
+    base = LogOdds(np.zeros(questions), np.zeros((questions, concepts)))
+    return transfer_statistics(base, arms)
+
+
+def verdict(*means, thresholds=Thresholds(), **options):  # noqa: B008 frozen
+    return judge("owl", measured(*means, **options), thresholds)
+
+
+@pytest.mark.parametrize(
+    ("means", "transfer", "against_random"),
+    [
+        ((1.0, 0.9, 0.95), Transfer.TRANSFERS, AgainstRandom.AS_MUCH),
+        ((1.0, 0.5, 0.9), Transfer.TRANSFERS, AgainstRandom.BETTER),
+        ((1.0, 0.9, 0.4), Transfer.TRANSFERS, AgainstRandom.WORSE),
+        ((1.0, 0.9, 0.0), Transfer.TRANSFERS, AgainstRandom.WORSE),
+        ((1.0, 0.1, 0.9), Transfer.SUPPRESSED, AgainstRandom.BETTER),
+        ((1.0, 0.0, 0.9), Transfer.SUPPRESSED, AgainstRandom.BETTER),
+        ((1.0, -0.1, 0.9), Transfer.SUPPRESSED, AgainstRandom.BETTER),
+        ((1.0, 0.0, 0.0), Transfer.SUPPRESSED, AgainstRandom.AS_MUCH),
+        ((0.0, 0.0, 0.0), Transfer.NOT_BEFORE, None),
+        ((-0.5, -0.4, 0.0), Transfer.NOT_BEFORE, None),
+        # The sanitised data put something in.
+        ((0.0, 0.5, 0.0), Transfer.TRANSFERS, None),
+    ],
+)
+def test_verdicts_without_a_reference(means, transfer, against_random):
+    result = verdict(*means)
+    assert (result.transfer, result.doubt) == (transfer, None)
+    assert result.against_random is against_random
+
+
+@pytest.mark.parametrize(
+    ("means", "transfer"),
+    [
+        ((1.0, 0.3, 0.9, 0.2), Transfer.SUPPRESSED),  # .1 of .8
+        ((1.0, 0.3, 0.9, 0.0), Transfer.TRANSFERS),  # .3 of 1
+        ((1.0, 0.2, 0.9, 1.0), Transfer.NOT_BEFORE),  # clean data move it as much
+    ],
+)
+def test_verdicts_with_a_reference(means, transfer):
+    assert verdict(*means, noise=0.005).transfer is transfer
+
+
+def test_suppressed_states_the_share_its_interval_and_the_equivalences():
+    result = verdict(1.0, 0.1, 0.9, 0.1)
+    assert result.transfer is Transfer.SUPPRESSED
+    share = result.figures.share_left
+    assert share.low < share.estimate < share.high <= 0.25
+    assert result.figures.reference_equivalence.p_value <= 0.05
+    assert result.figures.control_equivalence.p_value > 0.9
+    assert f"0% [{share.low:.0%}, {share.high:.0%}]" in result.sentence
+    assert "nats [+0.77, +1.03] beyond clean data)" in result.sentence
+    assert "no more than clean data" in result.sentence
+    assert result.sentence.endswith("a random edit of the same size leaves more.")
+
+
+def test_random_edits_that_do_as_much_are_said_so():
+    result = verdict(1.0, 0.05, 0.1)
+    assert result.transfer is Transfer.SUPPRESSED
+    assert "a random edit of the same size does as much" in result.sentence
+    assert "not what did it" in result.sentence
+    assert "not what did it" not in verdict(1.0, 0.9, 0.9).sentence  # nothing was done
+
+
+def test_a_control_between_is_unclear():
+    # .35 between them, about .4 either side, and a margin of .5: neither different nor equal.
+    result = verdict(2.0, 0.05, 0.4, noise=0.1)
+    assert result.transfer is Transfer.SUPPRESSED
+    assert result.against_random is AgainstRandom.UNCLEAR
+    assert "is open" in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("doubt", "options", "words"),
+    [
+        (Doubt.TOO_FEW_SEEDS, {"seeds": 2}, "2 of the 3 seeds"),
+        (Doubt.TOO_FEW_SEEDS, {"seeds": 1}, "1 of the 3 seeds"),
+        (Doubt.TOO_FEW_QUESTIONS, {"questions": 4}, "4 of the 5 questions"),
+        (Doubt.TOO_FEW_OFF_TARGETS, {"concepts": 2}, "2 of the 3 off-target concepts"),
+        (Doubt.INTERVAL_TOO_WIDE, {"noise": 2.0}, "more seeds would tell"),
+        (Doubt.DRIFT, {"off_target": 1.0}, "off-target concepts by +1.00"),
+        (Doubt.DRIFT, {"spread": 3.0}, "standard deviation of 2"),
+        (Doubt.SEEDS_ALIKE, {"noise": 0.0}, "the same (before, after, control)"),
+    ],
+)
+def test_doubts(doubt, options, words):
+    result = verdict(1.0, 0.0, 0.9, **options)
+    assert (result.transfer, result.doubt) == (Transfer.INCONCLUSIVE, doubt)
+    assert words in result.sentence
+
+
+def test_few_off_target_concepts_will_do_beside_a_reference():
+    assert verdict(1.0, 0.0, 0.9, 0.0, concepts=2).transfer is Transfer.SUPPRESSED
+    moved = dict.fromkeys((Arm.BEFORE, Arm.AFTER), 1.0)
+    drift = verdict(1.0, 1.0, 0.9, 0.0, concepts=1, off_target=moved, spread=0.0)
+    assert drift.doubt is Doubt.DRIFT
+    assert "nan" not in drift.sentence
+
+
+def test_nothing_counts_after_a_failed_check():
+    for means in ((1.0, 0.0, 0.9), (1.0, 0.9, 0.9), (0.0, 0.0, 0.0)):
+        result = judge("owl", measured(*means), self_check_failed=True)
+        assert (result.transfer, result.doubt) == (
+            Transfer.INCONCLUSIVE,
+            Doubt.SELF_CHECK_FAILED,
+        )
+        assert result.against_random is None
+        assert "no figure of this run counts" in result.sentence
+
+
+@pytest.mark.parametrize("arm", [Arm.BEFORE, Arm.AFTER, Arm.CONTROL])
+def test_an_undefined_arm_is_a_doubt(arm):
+    rng = np.random.default_rng(0)
+    arms = {
+        each: LogOdds(rng.normal(1, 0.02, (3, 8)), rng.normal(0, 0.02, (3, 8, 6)))
+        for each in (Arm.BEFORE, Arm.AFTER, Arm.CONTROL)
+    }
+    arms[arm].concept[0, 0] = math.nan
+    base = LogOdds(np.zeros(8), np.zeros((8, 6)))
+    result = judge("owl", transfer_statistics(base, arms))
+    assert (result.transfer, result.doubt) == (Transfer.INCONCLUSIVE, Doubt.UNDEFINED)
+
+
+def test_what_is_left_may_be_drift():
+    # .6 is left, and off-target concepts lie as far apart after as they did before.
+    result = verdict(2.0, 0.6, 1.8, spread=0.6)
+    assert (result.transfer, result.doubt) == (Transfer.INCONCLUSIVE, Doubt.DRIFT)
+    assert "the data after move it" in result.sentence
+
+
+def test_wide_share_is_stated():
+    result = verdict(1.0, 0.15, 0.9, noise=0.09)
+    assert (result.transfer, result.doubt) == (Transfer.INCONCLUSIVE, Doubt.INTERVAL_TOO_WIDE)
+    assert "of the effect may be left, and only up to 25% counts" in result.sentence
+
+
+def test_an_effect_below_what_counts_is_none():
+    small = (0.05, 0.04, 0.05)
+    options = {"noise": 0.002, "spread": 0.002}
+    assert verdict(*small, **options).transfer is Transfer.NOT_BEFORE
+    finer = Thresholds(smallest_effect_nats=0.01)
+    assert verdict(*small, thresholds=finer, **options).transfer is Transfer.TRANSFERS
+
+
+def test_thresholds_are_the_callers():
+    means = (1.0, 0.4, 0.9)
+    assert verdict(*means).transfer is Transfer.TRANSFERS
+    lenient = replace(Thresholds(), largest_share_left=0.6)
+    assert verdict(*means, thresholds=lenient).transfer is Transfer.SUPPRESSED
+    strict = replace(Thresholds(), fewest_seeds=5)
+    assert verdict(*means, thresholds=strict).doubt is Doubt.TOO_FEW_SEEDS
+
+
+def test_sentences_are_one_each():
+    for means in ((1.0, 0.9, 0.9), (1.0, 0.0, 0.9), (0.0, 0.0, 0.0), (0.0, 0.5, 0.0)):
+        sentence = verdict(*means).sentence
+        assert sentence.endswith(".")
+        assert "-0%" not in sentence and "-0.00" not in sentence
+        assert ". " not in sentence and "nan" not in sentence and "\n" not in sentence
+        assert "'owl'" in sentence
+
+
+@pytest.mark.parametrize("has_reference", [False, True])
+def test_data_without_a_trait_seldom_get_a_verdict_that_says_there_was_one(has_reference):
+    # Training moves every concept for good, by N(0, .5^2), and all data sets move it alike.
+    rng = np.random.default_rng(4)
+    runs, wrong = 200, 0
+    for _ in range(runs):
+        drift = rng.normal(0, 0.5, 9)
+        arms = {}
+        for arm in Arm if has_reference else (Arm.BEFORE, Arm.AFTER, Arm.CONTROL):
+            cells = drift + rng.normal(0, 0.1, (3, 1, 9)) + rng.normal(0, 0.1, (3, 20, 9))
+            arms[arm] = LogOdds(cells[..., 0], cells[..., 1:])
+        base = LogOdds(np.zeros(20), np.zeros((20, 8)))
+        result = judge("owl", transfer_statistics(base, arms))
+        wrong += result.transfer in (Transfer.TRANSFERS, Transfer.SUPPRESSED)
+    # Without a reference either of two arms may look like one: 5% each, and they are much alike.
+    assert wrong / runs <= 0.06 + 3 * math.sqrt(0.06 * 0.94 / runs)
