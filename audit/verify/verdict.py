@@ -64,13 +64,12 @@ class Thresholds:
 
     ``fewest_seeds``: with two, the interval is 12.7 standard errors either side. Where a seed
     decides between all and nothing, five are needed. ``fewest_questions``: as few as still say
-    how answers vary over questions. ``fewest_off_targets``, where there is no reference: with two,
-    a trait must be 7.7 times their spread to stand out. ``largest_share_left``: up to this share
-    of the effect counts as suppressed; replacing the telling tokens has left 9% and a random edit
-    42% (Schrodi et al., arXiv 2509.23886). ``smallest_effect_nats``: only an effect below it can
-    be said not to be there; 0.1 raises odds by 10%, and 256 rows of a strong teacher have moved a
-    small model by 0.12. ``rate``: of false claims of equivalence, and of taking a drift for a
-    trait.
+    how answers vary over questions. ``fewest_off_targets``: with two, a trait must be 7.7 times
+    their spread to stand out. ``largest_share_left``: up to this share of the effect counts as
+    suppressed; replacing the telling tokens has left 9% and a random edit 42% (Schrodi et al.,
+    arXiv 2509.23886). ``smallest_effect_nats``: only an effect below it can be said not to be
+    there; 0.1 raises odds by 10%, and 256 rows of a strong teacher have moved a small model by
+    0.12. ``rate``: of false claims of equivalence, and of taking a drift for a trait.
     """
 
     fewest_seeds: int = 3
@@ -151,7 +150,7 @@ def _doubt_about_figures(figures: TransferStatistics, thresholds: Thresholds) ->
         return Doubt.TOO_FEW_SEEDS
     if figures.questions < _questions_needed(thresholds):
         return Doubt.TOO_FEW_QUESTIONS
-    if figures.zero is None and figures.off_target_concepts < thresholds.fewest_off_targets:
+    if figures.off_target_concepts < _off_targets_needed(thresholds):
         return Doubt.TOO_FEW_OFF_TARGETS
     if any(math.isnan(s.raw.low + s.off_target.low) for s in figures.shifts.values()):
         return Doubt.UNDEFINED
@@ -164,6 +163,10 @@ def _seeds_needed(thresholds: Thresholds) -> int:
 
 def _questions_needed(thresholds: Thresholds) -> int:
     return max(thresholds.fewest_questions, 2)
+
+
+def _off_targets_needed(thresholds: Thresholds) -> int:
+    return max(thresholds.fewest_off_targets, 2)
 
 
 def _is_nothing(effect: Shift, thresholds: Thresholds) -> bool:
@@ -180,12 +183,11 @@ def _is_moved_alike(effect: Shift, thresholds: Thresholds) -> bool:
 
 
 def _is_trait(arm: Arm, figures: TransferStatistics, thresholds: Thresholds) -> bool:
-    """Whether the concept moved by itself: clearly more than the off-target mean and, unless a
-    reference had the drift too, than single off-target concepts do."""
+    """Whether the concept moved by itself: clearly more than the off-target mean, and more than
+    single off-target concepts do. A reference takes out what all data have in common; what data
+    do to single concepts by chance is left, and smaller."""
     effect = figures.effects[arm]
-    if not effect.specific.low > 0:
-        return False
-    return figures.zero is not None or effect.unusual_p <= thresholds.rate
+    return effect.specific.low > 0 and effect.unusual_p <= thresholds.rate
 
 
 def _drifted(figures: TransferStatistics, thresholds: Thresholds) -> Arm | None:
@@ -271,8 +273,8 @@ def _why(doubt: Doubt, figures: TransferStatistics, thresholds: Thresholds) -> s
         return f"there are {figures.questions} of the {needed} questions that it takes"
     if doubt is Doubt.TOO_FEW_OFF_TARGETS:
         return (
-            f"there are {figures.off_target_concepts} of the {thresholds.fewest_off_targets} "
-            "off-target concepts that it takes without a reference"
+            f"there are {figures.off_target_concepts} of the {_off_targets_needed(thresholds)} "
+            "off-target concepts that it takes"
         )
     if doubt is Doubt.UNDEFINED:
         return "some students gave no finite answers; a lower learning rate may help"
@@ -282,12 +284,10 @@ def _why(doubt: Doubt, figures: TransferStatistics, thresholds: Thresholds) -> s
     drifted = _drifted(figures, thresholds)
     if doubt is Doubt.DRIFT and drifted:
         effect = effects[drifted]
-        spread = ""
-        if not math.isnan(effect.off_target_spread):
-            spread = f", with a standard deviation of {effect.off_target_spread:.2f} over concepts"
         return (
             f"the data {drifted} move it by {_nats(effect.raw)} and off-target concepts by "
-            f"{_nats(effect.off_target)}{spread}, so that no trait need be behind it"
+            f"{_nats(effect.off_target)}, with a standard deviation of "
+            f"{effect.off_target_spread:.2f} over concepts, so that no trait need be behind it"
         )
     share = figures.share_left
     if not math.isnan(share.estimate):
