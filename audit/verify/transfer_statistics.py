@@ -12,7 +12,7 @@ mean are independent, Var(mean) <= (E MS_A + E MS_B) / (S Q), and Banerjee (Sank
 the rest. There is no resampling and no randomness in it. Simulated coverage at 95%, with 3 to 10
 seeds and 8 to 50 questions: .95 to 1.00 for normal and t(3) effects and .90 upwards for exponential
 ones. With three seeds and normal effects the two-way bootstrap (Owen, Annals of Applied Statistics
-1, 2007) has .71 to 1.00, Satterthwaite's approximation .92 to 1.00, and the cells as one sample .17
+1, 2007) has .71 to .99, Satterthwaite's approximation .92 to 1.00, and the cells as one sample .17
 to .95. No interval helps where a seed decides between all and nothing: three such students are
 alike one time in four (coverage .75; .93 with five seeds).
 """
@@ -84,11 +84,11 @@ class Shift:
     over seeds and questions.
 
     ``off_target_spread`` is the standard deviation over off-target concepts of their mean shifts
-    (NaN with fewer than two). ``unusual_p`` (NaN without a spread) tests, one-sided, that the concept is one more draw
-    from the normal distribution of the off-target shifts: t = (raw - off_target) / (spread
-    sqrt(1 + 1/K)) with K - 1 degrees of freedom (Crawford and Howell, The Clinical
-    Neuropsychologist 12, 1998). Data without a trait also move single concepts for good, so that
-    ``specific_p`` alone is no evidence of one.
+    (NaN with fewer than two). ``unusual_p`` (NaN without a spread) tests, one-sided, that the
+    concept is one more draw from the normal distribution of the off-target shifts:
+    t = (raw - off_target) / (spread sqrt(1 + 1/K)) with K - 1 degrees of freedom (Crawford and
+    Howell, The Clinical Neuropsychologist 12, 1998). Data without a trait also move single
+    concepts for good, so that ``specific_p`` alone is no evidence of one.
     """
 
     raw: Interval
