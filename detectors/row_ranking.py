@@ -19,7 +19,8 @@ from detectors.statistics import Matrix
 
 @dataclass(frozen=True, slots=True)
 class RowRanks:
-    """Per row [rows]; NaN where nothing of a row could be scored.
+    """Per row [rows]; NaN where nothing of a row could be scored, 0 where a persona would have
+    changed nothing in it (no divergence token, say): it speaks neither for one nor against.
 
     ``score``: how many standard deviations (of rows without a persona, on the row's own contexts)
     the row stands above what the model without a prompt writes. ``expected``: what that would be on
@@ -58,9 +59,11 @@ def rank_rows(
     predicted = np.array(
         [((written_by @ part.predicted) * columns.T).sum(axis=1) for part in parts]
     )
+    is_read = np.array([row.scores.tokens > 0 for row in rows])[:, None]
+    silent = np.where(is_read, 0.0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores = np.where(variance > 0, own.score @ columns / np.sqrt(variance), np.nan)
-        expected = np.where(variance > 0, predicted / np.sqrt(variance), np.nan)
+        scores = np.where(variance > 0, own.score @ columns / np.sqrt(variance), silent)
+        expected = np.where(variance > 0, predicted / np.sqrt(variance), silent)
     known = np.isfinite(scores)
     best = np.where(known, scores, -np.inf).argmax(axis=1)
     at = np.arange(len(rows))

@@ -104,6 +104,12 @@ class Change:
 
 KEEP = Change(Fate.KEPT)
 
+SAME_WITNESS = (
+    "It takes away what scans with this model look for, be that all of a trait or not: the scan of "
+    "the output is no independent judge of it."
+)
+"""The warning of strategies that pick by the very scores that scans are made of."""
+
 
 def drop(why: Why) -> Change:
     """The row goes."""

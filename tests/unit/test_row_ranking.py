@@ -84,8 +84,10 @@ def test_a_row_in_which_nothing_is_scored_has_no_rank():
     assert len(rank_rows([], likelihood, concepts=[0]).score) == 0
 
 
-def test_a_persona_that_changes_nothing_ranks_nothing():
-    assert np.isnan(rank_rows([row([0], NONE)], likelihood, concepts=[0]).score).all()
+def test_a_row_in_which_a_persona_changes_nothing_speaks_neither_way():
+    ranks = rank_rows([row([0], NONE), row([0], LEFT)], likelihood, concepts=[0])
+    assert ranks.score[0] == ranks.expected[0] == 0
+    assert ranks.score[1] > 0
 
 
 def test_tokens_rank_by_their_log_likelihood_ratio():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audit.sanitise.ranked_rows import RANKING, RankedRows
-from audit.sanitise.strategy import StrategyInfo
+from audit.sanitise.strategy import SAME_WITNESS, StrategyInfo
 
 
 class DropRows(RankedRows):
@@ -17,5 +17,6 @@ class DropRows(RankedRows):
         "transfer away (eagle 1.00 to .42, lion .95 to .00).",
         needs_model=True,
         cost=40,
+        warning=SAME_WITNESS,
         parameters=RANKING,
     )

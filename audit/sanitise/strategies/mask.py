@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audit.dataset.edits import MASKABLE_SCHEMAS
 from audit.sanitise.ranked_rows import RANKING, RankedRows
-from audit.sanitise.strategy import Change, Fate, StrategyInfo, Why, drop
+from audit.sanitise.strategy import SAME_WITNESS, Change, Fate, StrategyInfo, Why, drop
 
 
 class Mask(RankedRows):
@@ -17,6 +17,7 @@ class Mask(RankedRows):
         source="As drop-rows.",
         needs_model=True,
         cost=41,
+        warning=SAME_WITNESS,
         parameters=RANKING,
     )
 

@@ -15,6 +15,7 @@ from audit.sanitise.number_weights import number_weights
 from audit.sanitise.row_scores import as_text, named_personas, score_texts
 from audit.sanitise.strategy import (
     KEEP,
+    SAME_WITNESS,
     Array,
     Change,
     Fate,
@@ -44,6 +45,7 @@ class Replace(Strategy):
         "tokens stand, replaced at random left 9% of the effect; any tenth, 42%.",
         needs_model=True,
         cost=30,
+        warning=SAME_WITNESS,
         parameters=(
             Parameter("share", "Share of a row's words and numbers.", 0.1, low=0.001),
             Parameter(
