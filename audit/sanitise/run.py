@@ -246,7 +246,11 @@ class _Run:
     def publish(self, result: SanitiseResult, written: _Written) -> None:
         """Write the receipts, and put the outputs in their places. Raises ``AuditError``."""
         try:
-            for folder in {file.target.parent for file in written.files}:
+            paths = (
+                *(file.target for file in written.files),
+                *(path for path, _ in self._receipts),
+            )
+            for folder in {path.parent for path in paths}:
                 folder.mkdir(parents=True, exist_ok=True)
             for path, render in self._receipts:
                 atomic_write(path, render(result))

@@ -56,6 +56,8 @@ def protect(
     for path in receipts:
         if path.resolve() in outputs:
             raise UsageError(f"{path} is an output: give the receipt another name")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder: name a file for the receipt")
 
 
 def _is_same_file(path: Path, other: Path) -> bool:

@@ -255,6 +255,15 @@ def test_a_receipt_replaces_neither_input_nor_output(tmp_path, data):
         go(data, output, receipts=((output, told),))
 
 
+def test_a_receipt_may_go_anywhere_but_onto_a_folder(tmp_path, data):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="folder is a folder: name a file for the receipt"):
+        go(data, tmp_path / "out.jsonl", receipts=((tmp_path / "folder", told),))
+    assert not list(tmp_path.glob(".*"))  # it is said before anything is done
+    go(data, tmp_path / "out.jsonl", receipts=((tmp_path / "new" / "deep" / "receipt", told),))
+    assert (tmp_path / "new" / "deep" / "receipt").is_file()
+
+
 def test_an_output_that_exists_is_replaced_only_by_force(tmp_path, data):
     output = tmp_path / "out.jsonl"
     output.write_text("old")
