@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from audit.atomic import atomic_write
-from audit.errors import UsageError
+from audit.errors import AuditError, UsageError
 from audit.sanitise.strategy import Change
 
 _RUN_FILE = "run.json"
@@ -63,9 +63,15 @@ class WorkFolder:
         return _decoder.decode(body)
 
     def save(self, stage: int, chunk: int, changes: list[Change]) -> None:
-        """Keep the decisions of a chunk, whole or not at all."""
+        """Keep the decisions of a chunk, whole or not at all. Raises ``AuditError``."""
         body = _encoder.encode(changes)
-        atomic_write(self._part(stage, chunk), hashlib.sha256(body).digest() + body)
+        try:
+            atomic_write(self._part(stage, chunk), hashlib.sha256(body).digest() + body)
+        except OSError as error:
+            raise AuditError(
+                f"{self.path}: cannot be written: {error.strerror or error}; what is decided is "
+                "kept, and the same call goes on from there"
+            ) from error
 
     def _part(self, stage: int, chunk: int) -> Path:
         return self.path / f"stage-{stage}-chunk-{chunk:06d}.part"

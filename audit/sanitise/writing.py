@@ -108,7 +108,8 @@ class Writing:
     def write(self, source: Source, file: StoredFile, target: Path) -> tuple[DataFile, DataFile]:
         """Write ``source`` with its decisions to ``target``; what was read and what was written.
 
-        Raises ``AuditError`` where the source breaks off, or too few clean rows are there.
+        Raises ``AuditError`` where the source breaks off, too few clean rows are there, or the
+        disk is full.
         """
         schemas = Counter[str]()
         rows_before, rows_in = self.rows_out, self.rows_in
@@ -120,6 +121,11 @@ class Writing:
             written = rewrite(source, target, decide, self._data.limits)
         except SourceBreak as error:
             raise broken(source, error) from error
+        except OSError as error:
+            raise AuditError(
+                f"{target.parent}: cannot be written: {error.strerror or error}; what is decided "
+                "is kept, and the same call goes on from there"
+            ) from error
         schema = ", ".join(name for name, _ in schemas.most_common()) or "unknown"
         read = DataFile(
             source.name,

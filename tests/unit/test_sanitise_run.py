@@ -1,5 +1,6 @@
 """Whole runs: crashes and what they leave, what is never written over, what stops a run."""
 
+import errno
 import gzip
 import json
 import os
@@ -126,6 +127,36 @@ def test_killed_at_any_write_a_run_goes_on_to_the_same_bytes(tmp_path, name, aft
         left.pop(".out.unfinished", None)
         assert left == expected
     assert calls > 3
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_the_next_goes_on(tmp_path, data, whole):
+    ended = 0
+    for calls in range(1, 100):
+        folder = tmp_path / f"full-{calls}"
+        folder.mkdir()
+        left = calls
+
+        def fsync(_descriptor):
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            try:
+                go(data, folder / "out.jsonl")
+            except AuditError as error:
+                ended += 1
+                assert str(error).count("\n") == 0
+                assert "cannot be" in str(error)
+                assert "No space left" in str(error)
+                assert "out.jsonl" not in tree(folder)
+            else:
+                break
+        go(data, folder / "out.jsonl")
+        assert tree(folder) == whole
+    assert ended > 10
 
 
 @pytest.fixture
