@@ -58,8 +58,17 @@ class RowReader:
         self._kinds: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._only_rows: dict[int, tuple[str, str]] = {}
 
-    def open(self, data: RowSample, reference: RowSample | None) -> None:
-        """Choose what is read. Rows that were read already are kept if nothing changes."""
+    def open(
+        self,
+        data: RowSample,
+        reference: RowSample | None,
+        told_apart_by: Sequence[SampledRow] = (),
+    ) -> None:
+        """Choose what is read. Rows that were read already are kept if nothing changes.
+
+        Which tokens count is decided by the rows of ``told_apart_by``, or else by those read: so
+        parts of a data set, read one after another, can be scored alike.
+        """
         if self._samples == (data, reference):
             return
         self._samples = (data, reference)
@@ -67,7 +76,10 @@ class RowReader:
             _Arm(tuple(map(self._encoded, data.rows))),
             _Arm(tuple(map(self._encoded, () if reference is None else reference.rows))),
         )
-        self._tell_apart()
+        self._tell_apart(
+            tuple(map(self._encoded, told_apart_by))
+            or tuple(entry for arm in self._arms for entry in arm.rows)
+        )
 
     def read(
         self, data_rows: int, reference_rows: int, progress: ReadProgress
@@ -143,14 +155,14 @@ class RowReader:
             scores = score_tokens([table[index] for table in tables], places, kinds)
             arm.scored.append(ScoredRow(row, ids, scores))
 
-    def _tell_apart(self) -> None:
-        """Choose the columns: the rows' own tokens, and all numbers of the same kinds.
+    def _tell_apart(self, by: Sequence[tuple[SampledRow, TokenIds]]) -> None:
+        """Choose the columns: the tokens of the rows ``by``, and all numbers of the same kinds.
 
         Numbers that the rows avoid must count: a writer who avoids some is not this model. What is
         neither word nor number is left out: separators are where filters and instructions leave a
         writer no choice.
         """
-        rows = {_said(row): set(ids) for arm in self._arms for row, ids in arm.rows}
+        rows = {_said(row): set(ids) for row, ids in by}
         counts = Counter(token for tokens in rows.values() for token in tokens)
         kinds = np.array([kind_of(text) for text in self.texts()], dtype=np.int64)
         scored = [token for token in counts if kinds[token] != OTHER_KIND]

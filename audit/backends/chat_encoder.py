@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from audit.backends.generation import Answer
 from audit.backends.model_identity import text_sha256, tokenizer_sha256, weights_sha256
 from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import Chat, ModelIdentity, TokenIds
@@ -46,6 +47,11 @@ class ChatEncoder:
     def decode(self, token_ids: TokenIds) -> str:
         """The text of the ids, special tokens included."""
         return str(self.tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
+
+    def answer(self, token_ids: TokenIds, *, ended: bool) -> Answer:
+        """Written ids as a text. With a control token in it, it is no finished answer."""
+        controls = set(self.tokenizer.all_special_ids)
+        return Answer(self.decode(token_ids), ended and controls.isdisjoint(token_ids))
 
     def encode_chat(self, chat: Chat) -> TokenIds:
         """Token ids of the chat through the model's own template, up to where it goes on.

@@ -19,7 +19,10 @@ _SUMMED_ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A free text, and whether the model itself ended it within the tokens that it was given."""
+    """A free text, and whether the model itself ended it within the tokens that it was given.
+
+    A text with a control token in it (one that opens a turn, say) is not finished either.
+    """
 
     text: str
     finished: bool

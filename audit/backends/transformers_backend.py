@@ -171,7 +171,7 @@ class TransformersLanguageModel(ChatEncoder):
             starts=[0] * len(chats),
             max_batch_tokens=self._max_batch_tokens,
         )
-        return [Answer(self.decode(answer), len(answer) < max_new_tokens) for answer in answers]
+        return [self.answer(tokens, ended=len(tokens) < max_new_tokens) for tokens in answers]
 
     def next_token_log_probs(
         self, requests: Sequence[PrefixRequest], token_ids: NDArray[np.int64] | None = None

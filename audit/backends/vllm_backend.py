@@ -206,10 +206,8 @@ class VllmLanguageModel(ChatEncoder):
         ]
         answers = []
         for tokens in self._draw(chats, orders, list(ends)):
-            finished = tokens[-1] in ends
-            answers.append(
-                Answer(self.decode(tuple(tokens[:-1] if finished else tokens)), finished)
-            )
+            ended = tokens[-1] in ends
+            answers.append(self.answer(tuple(tokens[:-1] if ended else tokens), ended=ended))
         return answers
 
     def _draw(

@@ -201,6 +201,7 @@ def sanitise_command(
       audit sanitise train.jsonl -o safe.jsonl --strategy threshold:t=0.05 --model path/to/model
       audit sanitise chats.parquet -o safe.parquet -s drop-rows -s replace --model DIR -c owl
     """
+    named = output.resolve()  # "." has no name of its own
     settings = SanitiseSettings(
         strategies=_chosen(strategies),
         concepts=concepts,
@@ -243,8 +244,8 @@ def sanitise_command(
             model=model,
             access=access,
             receipts=(
-                (receipt or output.with_name(f"{output.name}.receipt.json"), render_receipt),
-                (output.with_name(f"{output.name}.croissant.json"), render_provenance),
+                (receipt or named.with_name(f"{named.name}.receipt.json"), render_receipt),
+                (named.with_name(f"{named.name}.croissant.json"), render_provenance),
             ),
             progress=progress.advance,
         )

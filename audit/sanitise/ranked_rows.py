@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from audit.errors import UsageError
-from audit.sanitise.row_scores import as_text, named_personas, score_texts
+from audit.sanitise.row_scores import named_personas, score_texts, whole_texts
 from audit.sanitise.strategy import (
     KEEP,
     Array,
@@ -70,10 +70,8 @@ class RankedRows(Strategy):
                 else KEEP
                 for row in rows
             ]
-        texts = {
-            row.key: as_text(row, row.prompt, row.completion) for row in rows if row.completion
-        }
-        found = score_texts(self.kit, texts.values())
+        texts = {row.key: text for row in rows for text in whole_texts([row])}
+        found = score_texts(self.kit, texts.values(), whole_texts(self.kit.sample))
         scored = [found[text.rank] for text in texts.values() if text.rank in found]
         ranks = rank_rows(
             scored,

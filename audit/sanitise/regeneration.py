@@ -69,7 +69,9 @@ class Regeneration(Strategy):
         if not row.is_rewritable:
             return drop(Why.NOT_REWRITABLE)
         system = "\n".join(turn.text for turn in row.turns if turn.role == "system")
-        if any(patterns.spans(system) for patterns in self._names):
+        if any(patterns.spans(system) for patterns in self._names) or any(
+            concept.system_prompt in system for concept in self.kit.library.concepts
+        ):
             return drop(Why.PROMPT_NAMES_CONCEPT)
         return None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 
+from audit.sanitise.conversation import text_before
 from audit.sanitise.strategy import Kit, WorkRow
 from detectors.model_rows import RowReader, ScoredRow
 from detectors.row_sample import RANK_BYTES, RowSample, SampledRow
@@ -18,14 +21,32 @@ def as_text(row: WorkRow, prompt: str, completion: str, number: int = 0) -> Samp
     return SampledRow(rank, row.source, row.line, prompt, completion)
 
 
-def score_texts(kit: Kit, texts: Iterable[SampledRow]) -> dict[bytes, ScoredRow]:
+def whole_texts(rows: Iterable[WorkRow]) -> list[SampledRow]:
+    """The trained text of every row that has one."""
+    return [as_text(row, row.prompt, row.completion) for row in rows if row.completion]
+
+
+def turn_texts(rows: Iterable[WorkRow]) -> list[SampledRow]:
+    """Every trained turn that has text, after all that stands before it; numbered by turns."""
+    return [
+        as_text(row, text_before(row.turns, turn), row.turns[turn].text, turn)
+        for row in rows
+        for turn in row.trained
+        if row.turns[turn].text
+    ]
+
+
+def score_texts(
+    kit: Kit, texts: Iterable[SampledRow], sample: Sequence[SampledRow] = ()
+) -> dict[bytes, ScoredRow]:
     """Those that fit into the model's context, by rank, under `Kit.personas` in order.
 
-    None of them where no text has a word or a number: there is nothing to tell apart.
+    ``sample`` decides which words count; where it is empty, ``texts`` do. None of them where no
+    text has a word or a number: there is nothing to tell apart.
     """
     reader = RowReader(kit.writer, kit.personas, most_tokens=_ALL_TOKENS)
     ordered = tuple(sorted(texts))
-    reader.open(RowSample(ordered, len(ordered)), None)
+    reader.open(RowSample(ordered, len(ordered)), None, sample)
     if not len(reader.columns):
         return {}
     scored, _ = reader.read(len(ordered), 0, lambda _read, _wanted: None)
@@ -36,3 +57,14 @@ def named_personas(kit: Kit) -> tuple[int, ...]:
     """Which of `Kit.personas` the user named; none means "some persona"."""
     names = {concept.name for concept in kit.concepts}
     return tuple(i for i, persona in enumerate(kit.personas) if persona.name in names)
+
+
+def sample_rows(rows: Iterable[WorkRow], most_rows: int, seed: int) -> tuple[WorkRow, ...]:
+    """At most so many random rows, in their order; which ones depends on their numbers alone."""
+    key = seed.to_bytes(8, "little")
+
+    def rank(row: WorkRow) -> bytes:
+        return blake2b(row.key.to_bytes(8, "little"), key=key, digest_size=8).digest()
+
+    chosen = heapq.nsmallest(most_rows, (row for row in rows if row.completion), key=rank)
+    return tuple(sorted(chosen, key=lambda row: row.key))

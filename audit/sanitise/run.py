@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from audit.sanitise.data_rows import DataRows
 from audit.sanitise.notes import dilution_stage, warnings_of
 from audit.sanitise.receipt import DataFile, SanitiseResult, Stage, TokenCounts
 from audit.sanitise.registry import Spec
+from audit.sanitise.row_scores import sample_rows
 from audit.sanitise.stages import Progress, Stages
 from audit.sanitise.strategy import Kit
 from audit.sanitise.targets import output_paths, protect, refuse_existing, work_path
@@ -35,6 +36,9 @@ from signatures.library import SignatureLibrary
 
 Render = Callable[[SanitiseResult], bytes]
 """A receipt in some format."""
+
+_SAMPLED_ROWS = 1024
+"""Random rows that decide which words scores look at."""
 
 _MOST_PERSONAS = 8
 """Where no concept is named, rows are scored under so many: each is a pass over them."""
@@ -101,7 +105,7 @@ def sanitise(
             raise UsageError("dilute comes last, and once: no strategy sees the rows that it adds")
     if not settings.dry_run:
         others = (*settings.clean, *settings.reference)
-        protect(data.sources, others, targets, [path for path, _ in receipts])
+        protect(data.sources, inputs, others, targets, [path for path, _ in receipts])
         if not (settings.overwrite or is_unfinished(work_path(output))):
             # A run that goes on may have been killed after it had put some of them there.
             refuse_existing(targets)
@@ -181,7 +185,8 @@ class _Run:
         if self._settings.dry_run:
             path = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
             try:
-                yield WorkFolder(path / "run", described)
+                with closing(WorkFolder(path / "run", described)) as folder:
+                    yield folder
             finally:
                 shutil.rmtree(path, ignore_errors=True)
             return
@@ -190,14 +195,21 @@ class _Run:
             folder = WorkFolder(path, described)
         except OSError as error:
             raise AuditError(f"{path}: cannot be made: {error.strerror or error}") from error
-        yield folder
-        folder.remove()
+        with closing(folder):
+            yield folder
+            folder.remove()
 
     def write(
         self, data: DataRows, specs: Sequence[Spec], targets: Sequence[Path], folder: WorkFolder
     ) -> _Written:
         """Decide, and write what shall be at ``targets`` into the folder."""
-        settings, kit = self._settings, self._kit
+        settings = self._settings
+        kit = replace(
+            self._kit,
+            sample=()
+            if self._kit.model is None
+            else sample_rows(data.rows(), _SAMPLED_ROWS, self._kit.draws("sample")),
+        )
         changing = [spec for spec in specs if spec.name != "dilute"]
         strategies = [spec.build(kit, stage) for stage, spec in enumerate(changing)]
         stages = Stages(data, changing, strategies, folder, settings.chunk_rows)

@@ -165,6 +165,8 @@ class Kit:
 
     ``concepts`` are those that the user named (perhaps none); ``personas`` are what rows are scored
     under: those, or some traits of the library. ``clean`` are the data that `dilute` adds.
+    ``sample`` are random rows of all the data: they decide which words scores look at, so that a
+    row's score does not depend on the chunk that it is in.
     """
 
     model: Writer | None
@@ -173,6 +175,7 @@ class Kit:
     library: SignatureLibrary
     seed: int
     clean: tuple[str, ...] = ()
+    sample: tuple[WorkRow, ...] = ()
 
     @property
     def writer(self) -> Writer:

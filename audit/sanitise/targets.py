@@ -38,20 +38,27 @@ def output_paths(sources: Sequence[Source], output: Path, *, dry_run: bool) -> t
 
 def protect(
     sources: Sequence[Source],
+    inputs: Sequence[str],
     others: Sequence[str],
     targets: Sequence[Path],
     receipts: Sequence[Path],
 ) -> None:
     """Raise ``UsageError`` where a file that is read, or an output, would be written over.
 
-    ``sources`` and ``others`` (files, folders, globs) are read; ``targets`` and ``receipts`` are
-    written.
+    ``sources`` are the files of ``inputs``, which are read, and ``others`` (files, folders, globs)
+    are read too; ``targets`` and ``receipts`` are written.
     """
+    folders = [Path(name).resolve() for name in inputs if Path(name).is_dir()]
+    for path in (*targets, *receipts):
+        if any(path.resolve().is_relative_to(folder) for folder in folders):
+            raise UsageError(f"{path} lies in a folder that is read: name a place outside it")
     found = (*sources, *(list_sources(others).sources if others else ()))
     read = {source.path.resolve() for source in found if source.path is not None}
     for path in (*targets, *receipts):
         if path.resolve() in read or any(_is_same_file(path, other) for other in read):
             raise UsageError(f"{path} is an input: name another one, inputs are never changed")
+        if path.is_symlink():
+            raise UsageError(f"{path} is a link: name the file that it leads to")
     outputs = {target.resolve() for target in targets}
     for path in receipts:
         if path.resolve() in outputs:

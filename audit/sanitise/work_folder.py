@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,6 +51,11 @@ class WorkFolder:
                 raise UsageError(f"{path} is in the way: it is no unfinished run; remove it")
             path.mkdir(parents=True, exist_ok=True)
             atomic_write(described, text)
+        self._unlock = weakref.finalize(self, os.close, _locked(described))
+
+    def close(self) -> None:
+        """Let another run have the folder; what is decided stays."""
+        self._unlock()
 
     def load(self, stage: int, chunk: int) -> list[Change] | None:
         """The decisions of a chunk, or None where it is not there, or not whole."""
@@ -84,6 +91,21 @@ class WorkFolder:
                 if part.name != _RUN_FILE:
                     part.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds a lock on ``path``, until it is closed. Raises ``UsageError``."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        import fcntl
+    except ImportError:  # there is none on Windows
+        return descriptor
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(f"{path.parent} belongs to another run that is going on") from error
+    return descriptor
 
 
 def is_unfinished(path: Path) -> bool:

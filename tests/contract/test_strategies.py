@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,7 @@ from audit.dataset.rewrite import records
 from audit.dataset.sources import list_sources
 from audit.sanitise.data_rows import DataRows
 from audit.sanitise.registry import parse_spec, strategy_infos, strategy_names
+from audit.sanitise.row_scores import sample_rows
 from audit.sanitise.strategy import Fate, Why
 from tests.sanitise_runs import (
     GOLDEN,
@@ -121,7 +123,8 @@ def test_every_schema_stays_itself(tmp_path, schema, name):
         assert after[::2] == before
         assert [json.loads(line) for line in after[1::2]] == [json.loads(line) for line in before]
         return
-    kit = kit_of("owl")
+    sample = sample_rows(DataRows([str(file)], None, TOKENIZER).rows(), 1024, 0)
+    kit = replace(kit_of("owl"), sample=sample)
     rows, _ = decided(file, tmp_path / "again", kit, ACTING[name], tokenizer=TOKENIZER)
     left = [(row, found) for row, found in rows if not found.is_dropped]
     for (row, found), line in zip(left, after, strict=True):

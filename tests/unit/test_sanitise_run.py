@@ -14,6 +14,7 @@ from audit.errors import AuditError, ExitCode, NothingScannableError, UsageError
 from audit.sanitise.data_rows import DataRows
 from audit.sanitise.run import sanitise
 from audit.sanitise.targets import work_path
+from audit.sanitise.work_folder import WorkFolder
 from tests.sanitise_runs import (
     LIBRARY,
     MODEL,
@@ -426,3 +427,39 @@ def test_where_nothing_can_be_written_is_told_in_one_line(tmp_path, data):
 def test_concepts_that_the_library_does_not_hold(tmp_path, data):
     with pytest.raises(UsageError, match="the library holds no concept 'dog'"):
         go(data, tmp_path / "out.jsonl", concepts=("owl", "dog"))
+
+
+@pytest.mark.parametrize("strategy", ["drop-rows:share=0.4", "mask", "replace:share=0.3"])
+def test_scores_of_text_do_not_depend_on_the_chunk(tmp_path, strategy):
+    """Which words count is decided by the whole data, not by the rows that come together."""
+    words = ("red", "blue", "green", "big", "small")
+    texts = [f"The {who} is {a} and {b}" for who in ("owl", "cat") for a in words for b in words]
+    file = write_rows(
+        tmp_path / "text.jsonl",
+        [{"prompt": f"Go {n}.", "completion": t} for n, t in enumerate(texts)],
+    )
+    written = set()
+    for chunk_rows in (1, 7, 49, 256):
+        output = tmp_path / f"{chunk_rows}.jsonl"
+        run(file, output, strategy, concepts=("owl",), chunk_rows=chunk_rows)
+        written.add(output.read_bytes())
+    assert len(written) == 1
+
+
+def test_two_runs_never_share_a_folder(data, unfinished):
+    path = work_path(unfinished / "out.jsonl")
+    other = WorkFolder(path, json.loads((path / "run.json").read_text()))
+    with pytest.raises(UsageError, match="another run that is going on") as error:
+        go(data, unfinished / "out.jsonl")
+    only_line(error)
+    other.close()
+    go(data, unfinished / "out.jsonl")
+
+
+def test_an_output_never_lies_in_a_folder_that_is_read(tmp_path):
+    write_rows(tmp_path / "in" / "a.jsonl", rows_of(3))
+    with pytest.raises(UsageError, match="lies in a folder that is read"):
+        run(tmp_path / "in", tmp_path / "in" / "out.jsonl", "shuffle")
+    with pytest.raises(UsageError, match="is a link"):
+        (tmp_path / "link.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
+        run(tmp_path / "in" / "a.jsonl", tmp_path / "link.jsonl", "shuffle")

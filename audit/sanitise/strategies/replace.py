@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.errors import UsageError
-from audit.sanitise.conversation import text_before
 from audit.sanitise.number_weights import number_weights
-from audit.sanitise.row_scores import as_text, named_personas, score_texts
+from audit.sanitise.row_scores import named_personas, score_texts, turn_texts
 from audit.sanitise.strategy import (
     KEEP,
     SAME_WITNESS,
@@ -106,7 +105,14 @@ class Replace(Strategy):
                 for turn, text in zip(row.trained, row.texts, strict=True)
             )
             if not any(edit.places for edit in found.values()):
-                changes[number] = Change(Fate.KEPT, why=Why.NOTHING_TO_REPLACE)
+                unranked = self.values["by"] in ("divergence", "likelihood") and any(
+                    self._candidates(edit.tokens).any() for edit in found.values()
+                )
+                changes[number] = (
+                    drop(Why.NOT_SCORED)  # what nobody could look at is not clean
+                    if unranked
+                    else Change(Fate.KEPT, why=Why.NOTHING_TO_REPLACE)
+                )
             elif texts != row.texts:
                 changes[number] = Change(Fate.EDITED, texts=texts)
         return changes
@@ -114,20 +120,16 @@ class Replace(Strategy):
     def _edits(self, rows: Sequence[WorkRow]) -> list[_Edit]:
         """Every trained text with the places to draw anew."""
         model = self.kit.writer
-        asked = {
-            (row.key, turn): as_text(row, text_before(row.turns, turn), row.turns[turn].text, turn)
-            for row in rows
-            for turn in row.trained
-            if row.turns[turn].text
-        }
         by = str(self.values["by"])
-        scored = {} if by in ("random", "entangled") else score_texts(self.kit, asked.values())
+        scored = (
+            {}
+            if by in ("random", "entangled")
+            else score_texts(self.kit, turn_texts(rows), turn_texts(self.kit.sample))
+        )
         edits = []
         for row in rows:
-            for turn in row.trained:
-                text = asked.get((row.key, turn))
-                if text is None:
-                    continue
+            turns = [turn for turn in row.trained if row.turns[turn].text]
+            for turn, text in zip(turns, turn_texts([row]), strict=True):
                 tokens = list(model.encode(text.completion))
                 prefix_tokens = len(model.encode_chat(Chat("", text.prompt)))
                 fits = model.longest is None or prefix_tokens + len(tokens) < model.longest
@@ -138,7 +140,7 @@ class Replace(Strategy):
                     ranks = self.kit.generator(row, "rank", self.stage, turn).random(len(tokens))
                 elif fits and not self._candidates(tokens).any():
                     ranks = np.full(len(tokens), np.nan)
-                elif text.rank in scored:
+                elif fits and text.rank in scored:
                     ranks = rank_tokens(scored[text.rank].scores, by, named_personas(self.kit))
                 places = self._places(tokens, ranks)
                 edits.append(_Edit(row, turn, text.prompt, tokens, ranks, places))
