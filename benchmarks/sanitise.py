@@ -113,7 +113,7 @@ def run(work: Path, share: tuple[int, int], threads: int) -> None:
         if strategy == "clean":
             rows = _rows(work, *CLEAN[name], ROWS[name])
         elif strategy:
-            output = folder / f"{name}-{index}-out.jsonl"
+            output = folder / f"{done.stem}-out.jsonl"
             other = folder / f"{name}-{share[0]}-clean.jsonl"
             _write(source, rows)
             _write(other, clean)
