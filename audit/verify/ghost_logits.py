@@ -61,10 +61,12 @@ def _bound(accuracies: tuple[float, ...], side: int) -> float:
     return mean + side * float(stats.t.isf(0.025, count - 1)) * math.sqrt(variance / count)
 
 
-def run_ghost_logits(seed_count: int = 3, *, first_seed: int = 0) -> GhostLogits:
+def run_ghost_logits(seed_count: int = 5, *, first_seed: int = 0) -> GhostLogits:
     """Train a teacher and two students for each of ``seed_count`` seeds from ``first_seed`` on.
 
-    Runs on one thread of the processor, and gives the same figures every time on one machine.
+    Runs on one thread of the processor, 1.6 s a seed, and gives the same figures every time on one
+    machine. Over 18 seeds ``shared`` is 83% with a standard deviation of 5%, ``other`` 10% with 6%:
+    so all choices of four or five of them pass, and one in five of three does not.
     Raises ``ValueError`` for no seed and ``MissingExtraError`` without torch or scikit-learn.
     """
     if seed_count < 1:

@@ -18,7 +18,7 @@ SEEN = GhostLogits(
 
 @pytest.fixture(scope="module")
 def ghost() -> GhostLogits:
-    return run_ghost_logits(3)
+    return run_ghost_logits()
 
 
 def test_a_shared_initialisation_passes_the_digits_on_and_another_does_not(ghost):
@@ -26,7 +26,7 @@ def test_a_shared_initialisation_passes_the_digits_on_and_another_does_not(ghost
     assert min(ghost.teacher) > 0.85
     assert min(ghost.shared) > 0.5
     assert max(ghost.other) < 0.3
-    assert len(ghost.teacher) == len(ghost.shared) == len(ghost.other) == 3
+    assert len(ghost.teacher) == len(ghost.shared) == len(ghost.other) == 5
     assert ghost.chance == pytest.approx(0.1, abs=0.02)
     assert 0 < ghost.seconds < 120
 
