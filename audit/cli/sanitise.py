@@ -11,6 +11,18 @@ import click
 from audit.backends.open_model import ModelChoice, Writer, open_model
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
+from audit.cli.scan_options import (
+    detector_option,
+    fail_on_option,
+    inputs_argument,
+    library_option,
+    model_rows_option,
+    quiet_option,
+    reference_option,
+    schema_option,
+    student_family_option,
+    tokenizer_option,
+)
 from audit.errors import UsageError
 from audit.model_reading import access_to
 from audit.sanitise.registry import AUTO, Spec, parse_specs, strategy_infos
@@ -50,7 +62,7 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
 
 
 @click.command("sanitise", cls=_WithStrategies)
-@click.argument("inputs", nargs=-1, required=True, metavar="DATA...")
+@inputs_argument
 @click.option(
     "-o",
     "--output",
@@ -78,42 +90,14 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     metavar="NAME",
     help="Score rows for this concept of the library [default: for any persona].",
 )
-@click.option(
-    "-r",
-    "--reference",
-    multiple=True,
-    metavar="DATA",
-    help="Clean rows of the same prompts, for both scans.",
-)
+@reference_option
 @click.option(
     "--clean", multiple=True, metavar="DATA", help="Clean rows of the same schema, for dilute."
 )
-@click.option(
-    "-l",
-    "--library",
-    type=click.Path(path_type=Path),
-    help="Signature library [default: the one that ships, of SmolLM2-135M-Instruct].",
-)
-@click.option(
-    "--student-family",
-    metavar="FAMILY",
-    help="model_type of the model you will fine-tune; see `audit scan`.",
-)
-@click.option(
-    "--model-rows",
-    default=ModelSettings().most_rows,
-    show_default=True,
-    type=click.IntRange(TestSettings().minimum_rows),
-    help="In each scan the model reads at most this many random rows.",
-)
-@click.option(
-    "-d",
-    "--detector",
-    "detectors",
-    multiple=True,
-    metavar="NAME",
-    help="Only this detector, in both scans.",
-)
+@library_option
+@student_family_option
+@model_rows_option
+@detector_option
 @click.option(
     "--auto-rows",
     default=SanitiseSettings().auto_rows,
@@ -122,12 +106,8 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     help="Rows that auto tries strategies on.",
 )
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same output.")
-@click.option("--schema", metavar="NAME", help="Input schema [default: detected by itself].")
-@click.option(
-    "--tokenizer",
-    metavar="PATH",
-    help="tokenizer.json, or its folder, for rows that hold only token ids.",
-)
+@schema_option
+@tokenizer_option
 @click.option(
     "--chunk-rows",
     default=SanitiseSettings().chunk_rows,
@@ -147,13 +127,7 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     type=click.Path(path_type=Path),
     help="Where the receipt goes [default: beside the output, NAME.receipt.json].",
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice([str(severity) for severity in Severity]),
-    default=str(Severity.WARNING),
-    show_default=True,
-    help="Exit with 1 if the output is still flagged at this severity or above.",
-)
+@fail_on_option
 @click.option(
     "-f",
     "--format",
@@ -163,7 +137,7 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     show_default=True,
     help="What to print on standard output.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing on standard output.")
+@quiet_option
 def sanitise_command(
     inputs: tuple[str, ...],
     output: Path,

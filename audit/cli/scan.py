@@ -10,6 +10,18 @@ import click
 from audit.backends.open_model import ModelChoice
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
+from audit.cli.scan_options import (
+    detector_option,
+    fail_on_option,
+    inputs_argument,
+    library_option,
+    model_rows_option,
+    quiet_option,
+    reference_option,
+    schema_option,
+    student_family_option,
+    tokenizer_option,
+)
 from audit.errors import UsageError
 from audit.model_reading import open_access
 from audit.report.formats import FORMATS, format_for_path, write_outputs
@@ -20,37 +32,15 @@ from detectors.model_access import ModelSettings
 
 
 @click.command("scan")
-@click.argument("inputs", nargs=-1, required=True, metavar="DATA...")
-@click.option(
-    "-r",
-    "--reference",
-    multiple=True,
-    metavar="DATA",
-    help="Clean rows of the same prompts, to compare with. May be given more than once.",
-)
-@click.option(
-    "-l",
-    "--library",
-    type=click.Path(path_type=Path),
-    help="Signature library [default: the one that ships, of SmolLM2-135M-Instruct].",
-)
-@click.option(
-    "--student-family",
-    metavar="FAMILY",
-    help="model_type of the model you will fine-tune (llama, qwen2, gemma2, ...). "
-    "Signatures of another family prove nothing: such verdicts become inconclusive.",
-)
+@inputs_argument
+@reference_option
+@library_option
+@student_family_option
 @optional_model_options(
     "Folder of the Hugging Face model that you will fine-tune: read random rows with it, which "
     "sees far more than token frequencies."
 )
-@click.option(
-    "--model-rows",
-    default=ModelSettings().most_rows,
-    show_default=True,
-    type=click.IntRange(TestSettings().minimum_rows),
-    help="The model reads at most this many random rows of the data, and of the reference.",
-)
+@model_rows_option
 @click.option(
     "--read-all",
     is_flag=True,
@@ -63,15 +53,9 @@ from detectors.model_access import ModelSettings
     "enough for a pipeline, and soon told.",
 )
 @click.option("--seed", default=0, show_default=True, help="Draws the rows that the model reads.")
-@click.option("--schema", metavar="NAME", help="Input schema [default: detected by itself].")
-@click.option(
-    "--tokenizer",
-    metavar="PATH",
-    help="tokenizer.json, or its folder, for rows that hold only token ids.",
-)
-@click.option(
-    "-d", "--detector", "detectors", multiple=True, metavar="NAME", help="Only this detector."
-)
+@schema_option
+@tokenizer_option
+@detector_option
 @click.option(
     "--fdr",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -97,13 +81,7 @@ from detectors.model_access import ModelSettings
     help="The same for what the model sees, as a share of what a set shows that was written "
     "entirely under the concept's own system prompt. Fine-tuned teachers' sets show 0.25 to 0.77.",
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice([str(severity) for severity in Severity]),
-    default=str(Severity.WARNING),
-    show_default=True,
-    help="Exit with 1 if a finding is flagged at this severity or above.",
-)
+@fail_on_option
 @click.option(
     "-f",
     "--format",
@@ -121,7 +99,7 @@ from detectors.model_access import ModelSettings
     type=click.Path(path_type=Path),
     help="Also write a report, in the format of the file's ending (.json, .sarif, .md, .txt).",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing on standard output.")
+@quiet_option
 def scan_command(
     inputs: tuple[str, ...],
     reference: tuple[str, ...],
