@@ -50,8 +50,11 @@ class ChatEncoder:
 
     def answer(self, token_ids: TokenIds, *, ended: bool) -> Answer:
         """Written ids as a text. With a control token in it, it is no finished answer."""
-        controls = set(self.tokenizer.all_special_ids)
-        return Answer(self.decode(token_ids), ended and controls.isdisjoint(token_ids))
+        return Answer(self.decode(token_ids), ended and self._controls.isdisjoint(token_ids))
+
+    @cached_property
+    def _controls(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
 
     def encode_chat(self, chat: Chat) -> TokenIds:
         """Token ids of the chat through the model's own template, up to where it goes on.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from audit.dataset.decision import Decision, Fate
 from audit.dataset.rewrite import rewrite
 from audit.errors import AuditError
-from audit.sanitise.data_rows import DataRows
+from audit.sanitise.data_rows import DataRows, random_rank
 from audit.sanitise.grammars import numbers_style
 from audit.sanitise.registry import Spec, parse_spec
 from audit.sanitise.strategy import Kit
@@ -26,7 +25,7 @@ _LADDER = (
     "drop-rows:share=0.5",
     "threshold:t=0.05",
 )
-"""From what takes least away to what writes everything anew."""
+"""Tried in order of `StrategyInfo.cost`: from what takes least away to writing all anew."""
 
 _MOSTLY = 0.9
 
@@ -49,7 +48,7 @@ def candidates(sample: DataRows, kit: Kit, before: ScanResult) -> tuple[Spec, ..
     lists = float(np.mean([any(map(numbers_style, row.texts)) for row in sample.rows()]))
     found = tuple(
         spec
-        for spec in map(parse_spec, _LADDER)
+        for spec in sorted(map(parse_spec, _LADDER), key=lambda spec: spec.info.cost)
         if (kit.model is not None or not spec.info.needs_model)
         and (spec.name != "shuffle" or lists >= _MOSTLY)
     )
@@ -97,13 +96,8 @@ def _blind(finding: Finding, again: Finding | None) -> str:
 
 def write_sample(data: DataRows, folder: Path, most_rows: int, seed: int) -> list[Path]:
     """Write ``most_rows`` random rows (all where there are fewer) into files in ``folder``."""
-    key = seed.to_bytes(8, "little", signed=True)
-
-    def rank(number: int) -> bytes:
-        return blake2b(number.to_bytes(8, "little"), key=key, digest_size=8).digest()
-
     total = sum(1 for _ in data.rows())
-    chosen = set(heapq.nsmallest(most_rows, range(total), key=rank))
+    chosen = set(heapq.nsmallest(most_rows, range(total), key=lambda n: random_rank(n, seed)))
     number = 0
 
     def decide(_line: int, value: object) -> Decision:

@@ -94,6 +94,12 @@ class DataRows:
             yield chunk
 
 
+def random_rank(number: int, seed: int) -> bytes:
+    """Orders rows at random by their numbers alone: the lowest ranks are a random sample."""
+    key = seed.to_bytes(8, "little", signed=True)
+    return hashlib.blake2b(number.to_bytes(8, "little"), key=key, digest_size=8).digest()
+
+
 def _changed(source: Source) -> AuditError:
     return AuditError(f"{source.name} changed while it was read; nothing was written")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 from audit.backends.number_list_grammar import NumberListStyle
 from audit.backends.token_cut import TokenCut
@@ -86,10 +85,9 @@ class Regeneration(Strategy):
                     changes[index] = drop(text)
                     failed.append(index)
                 else:
-                    place = now[index].trained[turn]
-                    turns = list(now[index].turns)
-                    turns[place] = replace(turns[place], text=text)
-                    now[index] = replace(now[index], turns=tuple(turns))
+                    texts = list(now[index].texts)
+                    texts[turn] = text
+                    now[index] = now[index].with_texts(texts)
             wanted = failed
             # The most probable tokens are the same at every try.
             if not wanted or self.cut().kind == "greedy":

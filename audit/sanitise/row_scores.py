@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 
 from audit.sanitise.conversation import text_before
+from audit.sanitise.data_rows import random_rank
 from audit.sanitise.strategy import Kit, WorkRow
 from detectors.model_rows import RowReader, ScoredRow
 from detectors.row_sample import RANK_BYTES, RowSample, SampledRow
@@ -61,10 +61,6 @@ def named_personas(kit: Kit) -> tuple[int, ...]:
 
 def sample_rows(rows: Iterable[WorkRow], most_rows: int, seed: int) -> tuple[WorkRow, ...]:
     """At most so many random rows, in their order; which ones depends on their numbers alone."""
-    key = seed.to_bytes(8, "little")
-
-    def rank(row: WorkRow) -> bytes:
-        return blake2b(row.key.to_bytes(8, "little"), key=key, digest_size=8).digest()
-
-    chosen = heapq.nsmallest(most_rows, (row for row in rows if row.completion), key=rank)
+    said = (row for row in rows if row.completion)
+    chosen = heapq.nsmallest(most_rows, said, key=lambda row: random_rank(row.key, seed))
     return tuple(sorted(chosen, key=lambda row: row.key))

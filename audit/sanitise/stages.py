@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,20 +114,21 @@ class Stages:
 
     def _apply(self, row: WorkRow, changes: Sequence[Change]) -> Decided:
         fate, last = Fate.KEPT, None
-        for stage, change in enumerate(changes):
-            change = self._settled(stage, row, change)
-            if change.fate is Fate.KEPT:
-                continue
-            fate, last = change.fate, change
+        for change in self._befell(row, changes):
+            if change.fate is not Fate.KEPT:
+                fate, last = change.fate, change
             if change.texts is not None:
-                row = with_new_texts(row, change.texts)
-            if fate in (Fate.DROPPED, Fate.MASKED):
-                break
+                row = row.with_texts(change.texts)
         return Decided(row, fate, last)
 
-    def _settled(self, stage: int, row: WorkRow, change: Change) -> Change:
-        picked = stage < len(self._picked) and self._picked[stage][row.key]
-        return self._strategies[stage].condemned(row.schema) if picked else change
+    def _befell(self, row: WorkRow, changes: Sequence[Change]) -> Iterator[Change]:
+        """What each strategy did to the row, up to the one after which nothing more can."""
+        for stage, change in enumerate(changes):
+            picked = stage < len(self._picked) and self._picked[stage][row.key]
+            settled = self._strategies[stage].condemned(row.schema) if picked else change
+            yield settled
+            if settled.fate in (Fate.DROPPED, Fate.MASKED):
+                return
 
     def _summarise(self) -> None:
         fates = [Counter[Fate]() for _ in self._strategies]
@@ -135,13 +136,11 @@ class Stages:
         for number, rows in enumerate(self._data.chunks(self._chunk_rows)):
             loaded = [self._loaded(stage, number) for stage in range(len(self._strategies))]
             for place, row in enumerate(rows):
-                for stage, changes in enumerate(loaded):
-                    change = self._settled(stage, row, changes[place])
+                befell = self._befell(row, [changes[place] for changes in loaded])
+                for stage, change in enumerate(befell):
                     fates[stage][change.fate] += 1
                     if change.why is not None:
                         reasons[stage][str(change.why)] += 1
-                    if change.fate in (Fate.DROPPED, Fate.MASKED):
-                        break
         self.summaries = [
             Stage(
                 strategy=str(spec),
@@ -156,11 +155,3 @@ class Stages:
             )
             for spec, found, why in zip(self._specs, fates, reasons, strict=True)
         ]
-
-
-def with_new_texts(row: WorkRow, texts: Sequence[str]) -> WorkRow:
-    """The row with ``texts`` in place of its trained turns' own, in order."""
-    turns = list(row.turns)
-    for place, text in zip(row.trained, texts, strict=True):
-        turns[place] = replace(turns[place], text=text)
-    return replace(row, turns=tuple(turns))

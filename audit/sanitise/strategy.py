@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -86,6 +86,13 @@ class WorkRow:
     def is_rewritable(self) -> bool:
         """Whether every trained text can be put back into the row."""
         return all(turn.place is not None for turn in self.turns if turn.trained)
+
+    def with_texts(self, texts: Sequence[str]) -> WorkRow:
+        """The row with ``texts`` in place of its trained turns' own, in order."""
+        turns = list(self.turns)
+        for place, text in zip(self.trained, texts, strict=True):
+            turns[place] = replace(turns[place], text=text)
+        return replace(self, turns=tuple(turns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,7 @@ class WorkFolder:
         try:
             atomic_write(self._part(stage, chunk), hashlib.sha256(body).digest() + body)
         except OSError as error:
-            raise AuditError(
-                f"{self.path}: cannot be written: {error.strerror or error}; what is decided is "
-                "kept, and the same call goes on from there"
-            ) from error
+            raise unwritten(self.path, error) from error
 
     def _part(self, stage: int, chunk: int) -> Path:
         return self.path / f"stage-{stage}-chunk-{chunk:06d}.part"
@@ -91,6 +88,14 @@ class WorkFolder:
                 if part.name != _RUN_FILE:
                     part.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def unwritten(folder: Path, error: OSError) -> AuditError:
+    """What a run says where its folder cannot be written to."""
+    return AuditError(
+        f"{folder}: cannot be written: {error.strerror or error}; what is decided is kept, and the "
+        "same call goes on from there"
+    )
 
 
 def _locked(path: Path) -> int:

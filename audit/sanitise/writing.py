@@ -6,7 +6,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 from audit.dataset.decision import Decision
@@ -17,11 +16,12 @@ from audit.dataset.rewrite import records, rewrite
 from audit.dataset.sources import Source
 from audit.errors import AuditError, UsageError
 from audit.report.safe_text import strip_unsafe
-from audit.sanitise.data_rows import DataRows, StoredFile, broken
+from audit.sanitise.data_rows import DataRows, StoredFile, broken, random_rank
 from audit.sanitise.receipt import DataFile, RowChange
 from audit.sanitise.stages import Decided
 from audit.sanitise.strategy import Fate, WorkRow
 from audit.sanitise.utility import UtilityMeter
+from audit.sanitise.work_folder import unwritten
 
 _EXAMPLES_A_KIND = 5
 
@@ -40,13 +40,12 @@ class TextSample:
     def __init__(self, limit: int, seed: int) -> None:
         """Nothing is held yet."""
         self._limit = limit
-        self._key = seed.to_bytes(8, "little", signed=True)
+        self._seed = seed
         self._heap: list[tuple[int, int, Text]] = []
 
     def add(self, number: int, text: Text) -> None:
         """Row ``number`` of the run."""
-        digest = blake2b(number.to_bytes(8, "little"), key=self._key, digest_size=8).digest()
-        entry = (-int.from_bytes(digest, "big"), number, text)
+        entry = (-int.from_bytes(random_rank(number, self._seed), "big"), number, text)
         if len(self._heap) < self._limit:
             heapq.heappush(self._heap, entry)
         else:
@@ -83,9 +82,6 @@ class Writing:
         self._meter = meter
         self._clean = clean
         self._clean_rows = iter(()) if clean is None else _records(clean.data)
-        self._key = 0
-        self._schemas: list[Counter[str]] = []
-        self._written_rows: list[int] = []
         self.rejects: Counter[str] = Counter()
         self.rows_in = 0
         self.rows_kept = 0
@@ -122,10 +118,7 @@ class Writing:
         except SourceBreak as error:
             raise broken(source, error) from error
         except OSError as error:
-            raise AuditError(
-                f"{target.parent}: cannot be written: {error.strerror or error}; what is decided "
-                "is kept, and the same call goes on from there"
-            ) from error
+            raise unwritten(target.parent, error) from error
         schema = ", ".join(name for name, _ in schemas.most_common()) or "unknown"
         read = DataFile(
             source.name,
@@ -146,12 +139,11 @@ class Writing:
 
     def _decide(self, source: Source, line: int, value: object, schemas: Counter[str]) -> Decision:
         try:
-            row = self._data.read(value, self._key, source, line)
+            row = self._data.read(value, self.rows_in, source, line)
         except RowFault as fault:
             # Nobody can tell what such a row holds.
             self.rejects[str(fault.code)] += 1
             return Decision(RowFate.DROP)
-        self._key += 1
         self.rows_in += 1
         schemas[row.schema] += 1
         decided = self._decided(row)

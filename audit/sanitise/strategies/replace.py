@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,19 +68,30 @@ class Replace(Strategy):
     def __init__(self, kit: Kit, values: Values, stage: int) -> None:
         """See `Strategy`."""
         super().__init__(kit, values, stage)
-        texts = kit.writer.vocabulary()
-        self._kinds = np.array([kind_of(text) for text in texts], dtype=np.int64)
-        # Letters alone: a token that opens or ends a turn, such as <|im_end|>, must not get in.
-        drawable = [is_number_kind(int(kind)) for kind in self._kinds]
-        self._drawable = np.array(drawable) | np.array([text.strip().isalpha() for text in texts])
+        self._writer = kit.writer
+        self._ids_of: dict[int, NDArray[np.int64]] = {}
         if values["by"] != "random" and not kit.personas:
             raise UsageError("replace looks for a persona's tokens: the library holds no concept")
         self._weights: dict[str, float] = {}
         if values["by"] == "entangled":
-            self._texts = texts
             self._weights = number_weights(kit.library, [concept.name for concept in kit.personas])
             if not self._weights:
                 raise UsageError("replace:by=entangled: the library has no numbers of this concept")
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return self._writer.vocabulary()
+
+    @cached_property
+    def _kinds(self) -> NDArray[np.int64]:
+        return np.array([kind_of(text) for text in self._texts], dtype=np.int64)
+
+    @cached_property
+    def _drawable(self) -> NDArray[np.bool_]:
+        # Letters alone: a token that opens or ends a turn, such as <|im_end|>, must not get in.
+        numbers = [is_number_kind(int(kind)) for kind in self._kinds]
+        letters = [text.strip().isalpha() for text in self._texts]
+        return np.array([number or alone for number, alone in zip(numbers, letters, strict=True)])
 
     def change(self, rows: Sequence[WorkRow]) -> list[Change]:
         """See `Strategy.change`."""
@@ -99,7 +111,7 @@ class Replace(Strategy):
                 changes[number] = drop(Why.TOO_LONG_FOR_MODEL)
                 continue
             texts = tuple(
-                self.kit.writer.decode(tuple(found[turn].tokens))
+                self._writer.decode(tuple(found[turn].tokens))
                 if turn in found and found[turn].places
                 else text
                 for turn, text in zip(row.trained, row.texts, strict=True)
@@ -119,7 +131,7 @@ class Replace(Strategy):
 
     def _edits(self, rows: Sequence[WorkRow]) -> list[_Edit]:
         """Every trained text with the places to draw anew."""
-        model = self.kit.writer
+        model = self._writer
         by = str(self.values["by"])
         scored = (
             {}
@@ -195,7 +207,7 @@ class Replace(Strategy):
                 kind = int(self._kinds[edit.tokens[edit.places[step]]])
                 by_kind.setdefault(kind, []).append(edit)
             for kind, alike in sorted(by_kind.items()):
-                model = self.kit.writer
+                model = self._writer
                 requests = [
                     PrefixRequest(
                         (
@@ -214,7 +226,7 @@ class Replace(Strategy):
 
         One pass a token for all texts together, where asking for each place reads all before it.
         """
-        model = self.kit.writer
+        model = self._writer
         ends = model.end_of_turn_ids()
         wanted = [edit for edit in edits if edit.places]
         templates = [
@@ -244,7 +256,10 @@ class Replace(Strategy):
         return [wanted[number] for number in others]
 
     def _ids(self, kind: int) -> NDArray[np.int64]:
-        return np.flatnonzero((self._kinds == kind) & self._drawable)
+        """The token ids of a kind that may be drawn."""
+        if kind not in self._ids_of:
+            self._ids_of[kind] = np.flatnonzero((self._kinds == kind) & self._drawable)
+        return self._ids_of[kind]
 
     def _put(self, edit: _Edit, step: int, log_probs: Array | None) -> None:
         """Draw a token of the kind that stands there; uniformly without ``log_probs`` [ids]."""
