@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.atomic import atomic_write
-from audit.backends.chat_encoder import Dtype
+from audit.backends.chat_encoder import Dtype, first_line
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import Chat, TokenIds
@@ -169,6 +169,22 @@ class StudentTrainer:
         yield done
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the student as it stands as a PEFT adapter, which both backends load.
+
+        ``folder`` is made where it is missing; an adapter that lies there is replaced. Raises
+        ``AuditError`` if it cannot be written.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            # "auto" may ask a hub whether the vocabulary has grown; a student's never has.
+            self._adapted.save_pretrained(str(folder), save_embedding_layers=False)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise AuditError(
+                f"{folder}: the adapter cannot be written: {first_line(error)}"
+            ) from error
 
     def close(self) -> None:
         """Give back the memory."""
