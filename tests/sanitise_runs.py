@@ -9,8 +9,8 @@ from audit.sanitise.registry import parse_specs
 from audit.sanitise.run import SanitiseSettings, sanitise
 from audit.sanitise.stages import Stages
 from audit.sanitise.strategy import Kit, WorkRow
-from audit.sanitise.work_folder import WorkFolder
 from audit.scan import ScanSettings
+from audit.work_folder import WorkFolder
 from tests import synthetic
 from tests.writer_model import writer_model
 

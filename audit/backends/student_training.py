@@ -51,9 +51,12 @@ class StudentSettings:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a student reads: a conversation, and the answer that it is trained on."""
+    """What a student reads: a conversation, and the answer that it is trained on.
 
-    chat: Chat
+    Without a conversation (None), ``answer`` is a plain text, all of which is trained on.
+    """
+
+    chat: Chat | None
     answer: str
 
 
@@ -221,7 +224,7 @@ class StudentTrainer:
         end = self.model.end_of_turn_ids()[:1]
         rows: list[tuple[TokenIds, tuple[int, ...]]] = []
         for example in examples:
-            prompt = self.model.encode_chat(example.chat)
+            prompt = () if example.chat is None else self.model.encode_chat(example.chat)
             answer = self.model.encode(example.answer) + end
             whole = (prompt + answer)[: self.settings.most_tokens]
             rows.append((whole, ((IGNORED,) * len(prompt) + answer)[: len(whole)]))

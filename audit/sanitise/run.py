@@ -25,11 +25,11 @@ from audit.sanitise.stages import Progress, Stages
 from audit.sanitise.strategy import Kit
 from audit.sanitise.targets import output_paths, protect, refuse_existing, work_path
 from audit.sanitise.utility import NOT_READ, Perplexity, UtilityMeter, mean_nats, perplexity, words
-from audit.sanitise.work_folder import WorkFolder, is_unfinished
 from audit.sanitise.writing import Clean, Text, Writing, check_mask
 from audit.scan import ScanSettings, library_identity, scan
 from audit.scan_result import ScanResult
 from audit.version import tool_version
+from audit.work_folder import WorkFolder, is_unfinished
 from detectors.model_access import ModelAccess
 from signatures.concept import Concept
 from signatures.library import SignatureLibrary

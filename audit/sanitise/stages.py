@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +14,10 @@ from audit.sanitise.data_rows import DataRows
 from audit.sanitise.receipt import Stage
 from audit.sanitise.registry import Spec
 from audit.sanitise.strategy import Change, Fate, Strategy, WorkRow
-from audit.sanitise.work_folder import WorkFolder
+from audit.work_folder import WorkFolder
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Change])
 
 Progress = Callable[[str, int], None]
 """Called with (strategy, rows) decided since the last call."""
@@ -59,11 +63,11 @@ class Stages:
             name = strategy.info.name
             scores: list[float] = []
             for number, rows in enumerate(self._data.chunks(self._chunk_rows)):
-                changes = self._folder.load(stage, number)
+                changes = self._load(stage, number)
                 # A part of more or fewer rows is not one of these rows.
                 if changes is None or len(changes) != len(rows):
                     changes = self._decide(stage, number, rows)
-                    self._folder.save(stage, number, changes)
+                    self._folder.save(_part(stage, number), _encoder.encode(changes))
                 scores.extend(change.score for change in changes)
                 progress(name, len(rows))
             self._picked.append(strategy.settle(np.array(scores)))
@@ -106,8 +110,12 @@ class Stages:
             for place, row in enumerate(rows)
         ]
 
+    def _load(self, stage: int, number: int) -> list[Change] | None:
+        body = self._folder.load(_part(stage, number))
+        return None if body is None else _decoder.decode(body)
+
     def _loaded(self, stage: int, number: int) -> list[Change]:
-        changes = self._folder.load(stage, number)
+        changes = self._load(stage, number)
         if changes is None:
             raise RuntimeError(f"part {number} of stage {stage} was lost while it was in use")
         return changes
@@ -155,3 +163,7 @@ class Stages:
             )
             for spec, found, why in zip(self._specs, fates, reasons, strict=True)
         ]
+
+
+def _part(stage: int, chunk: int) -> str:
+    return f"stage-{stage}-chunk-{chunk:06d}"

@@ -21,7 +21,7 @@ from audit.sanitise.receipt import DataFile, RowChange
 from audit.sanitise.stages import Decided
 from audit.sanitise.strategy import Fate, WorkRow
 from audit.sanitise.utility import UtilityMeter
-from audit.sanitise.work_folder import unwritten
+from audit.work_folder import unwritten
 
 _EXAMPLES_A_KIND = 5
 

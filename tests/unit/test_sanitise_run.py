@@ -14,7 +14,7 @@ from audit.errors import AuditError, ExitCode, NothingScannableError, UsageError
 from audit.sanitise.data_rows import DataRows
 from audit.sanitise.run import sanitise
 from audit.sanitise.targets import work_path
-from audit.sanitise.work_folder import WorkFolder
+from audit.work_folder import WorkFolder
 from tests.sanitise_runs import (
     LIBRARY,
     MODEL,

@@ -1,4 +1,4 @@
-"""What is decided is kept on disk, chunk by chunk, so that a killed run can go on."""
+"""What is done is kept on disk, part by part, so that a killed run can go on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from audit.atomic import atomic_write
 from audit.errors import AuditError, UsageError
-from audit.sanitise.strategy import Change
 
 _RUN_FILE = "run.json"
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Change])
 
 
 class WorkFolder:
@@ -44,7 +39,7 @@ class WorkFolder:
                     f"{_difference(described.read_bytes(), text)}; "
                     "give the same again to finish it, or remove that folder"
                 )
-            self.remove()  # nothing was decided in it
+            self.remove()  # nothing was done in it
         if not is_unfinished(path):
             # What a killed run had begun to write of its description is nothing yet.
             if path.exists() and any(file.suffix != ".tmp" for file in path.iterdir()):
@@ -54,31 +49,32 @@ class WorkFolder:
         self._unlock = weakref.finalize(self, os.close, _locked(described))
 
     def close(self) -> None:
-        """Let another run have the folder; what is decided stays."""
+        """Let another run have the folder; what is done stays."""
         self._unlock()
 
-    def load(self, stage: int, chunk: int) -> list[Change] | None:
-        """The decisions of a chunk, or None where it is not there, or not whole."""
+    def load(self, name: str) -> bytes | None:
+        """The part ``name``, or None where it is not there, or not whole."""
         try:
-            data = self._part(stage, chunk).read_bytes()
+            data = self._part(name).read_bytes()
         except FileNotFoundError:
             return None
         digest, body = data[:32], data[32:]
-        # A file that the disk lost a part of is decided again.
-        if hashlib.sha256(body).digest() != digest:
-            return None
-        return _decoder.decode(body)
+        # A file that the disk lost a part of is made again.
+        return body if hashlib.sha256(body).digest() == digest else None
 
-    def save(self, stage: int, chunk: int, changes: list[Change]) -> None:
-        """Keep the decisions of a chunk, whole or not at all. Raises ``AuditError``."""
-        body = _encoder.encode(changes)
+    def save(self, name: str, body: bytes) -> None:
+        """Keep the part ``name``, whole or not at all. Raises ``AuditError``."""
         try:
-            atomic_write(self._part(stage, chunk), hashlib.sha256(body).digest() + body)
+            atomic_write(self._part(name), hashlib.sha256(body).digest() + body)
         except OSError as error:
             raise unwritten(self.path, error) from error
 
-    def _part(self, stage: int, chunk: int) -> Path:
-        return self.path / f"stage-{stage}-chunk-{chunk:06d}.part"
+    def discard(self, name: str) -> None:
+        """The part ``name`` is not needed any more."""
+        self._part(name).unlink(missing_ok=True)
+
+    def _part(self, name: str) -> Path:
+        return self.path / f"{name}.part"
 
     def remove(self) -> None:
         """The run is finished, or was not meant to stay."""
@@ -93,7 +89,7 @@ class WorkFolder:
 def unwritten(folder: Path, error: OSError) -> AuditError:
     """What a run says where its folder cannot be written to."""
     return AuditError(
-        f"{folder}: cannot be written: {error.strerror or error}; what is decided is kept, and the "
+        f"{folder}: cannot be written: {error.strerror or error}; what is done is kept, and the "
         "same call goes on from there"
     )
 
