@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from audit.backends.chat_encoder import ChatEncoder, Dtype, load_chat_encoder
 from audit.backends.constrained_sampling import TokenAutomaton
 from audit.backends.generation import Answer, check_sampling, row_keys, row_starts
+from audit.backends.model_identity import weights_sha256
 from audit.backends.request_checks import (
     check_choice,
     check_length,
@@ -20,7 +22,7 @@ from audit.backends.request_checks import (
     check_sequence_requests,
 )
 from audit.backends.token_cut import TokenCut
-from audit.backends.vllm_engine import engine_errors, start_engine, stop_engine
+from audit.backends.vllm_engine import LoraAdapters, engine_errors, start_engine, stop_engine
 from audit.backends.vllm_requests import (
     DrawOrder,
     Logprobs,
@@ -42,14 +44,25 @@ class VllmLanguageModel(ChatEncoder):
     Not safe for use from two threads at once. After an ``AuditError`` of the engine it is closed.
     """
 
-    def __init__(self, engine: Any, encoder: ChatEncoder, *, max_model_len: int, lora: Any) -> None:  # noqa: D107
+    def __init__(  # noqa: D107
+        self,
+        engine: Any,
+        encoder: ChatEncoder,
+        *,
+        folder: Path,
+        adapters: LoraAdapters,
+        adapter: Path | None,
+        max_model_len: int,
+    ) -> None:
         # The engine always writes a token after what it reads.
         super().__init__(
             encoder.tokenizer, encoder.identity, encoder.end_of_turn_ids(), max_model_len - 1
         )
         self._engine: Any = engine
         self._max_model_len = max_model_len
-        self._lora = lora
+        self._folder = folder
+        self._adapters = adapters
+        self._lora = None if adapter is None else adapters.request(adapter)
 
     @classmethod
     def load(
@@ -58,6 +71,7 @@ class VllmLanguageModel(ChatEncoder):
         *,
         dtype: Dtype = "float32",
         adapter: Path | str | None = None,
+        adapter_rank: int | None = None,
         tensor_parallel_size: int = 1,
         gpu_memory_utilization: float | None = None,
         max_model_len: int | None = None,
@@ -66,8 +80,9 @@ class VllmLanguageModel(ChatEncoder):
         """Start vLLM on a Hugging Face model folder, on the device that vLLM was built for.
 
         Nothing is fetched and no code of the folder is run. ``adapter`` is a LoRA folder, applied
-        by vLLM. The weights are split over ``tensor_parallel_size`` devices, each with a process
-        of its own (load under ``if __name__ == "__main__"`` then). ``gpu_memory_utilization`` is
+        by vLLM; with ``adapter_rank``, others of up to that rank can be put in its place
+        (`use_adapter`). The weights are split over ``tensor_parallel_size`` devices, each with a
+        process of its own (load under ``if __name__ == "__main__"`` then). ``gpu_memory_utilization`` is
         the share of each device's memory that vLLM may take (None: its default; on a CPU, 1 GiB
         of keys and values). ``max_model_len`` bounds a request's tokens (None: the model's own
         limit, at most 8,192). ``threads`` sets torch's threads in this process (None leaves them).
@@ -79,23 +94,44 @@ class VllmLanguageModel(ChatEncoder):
         folder = Path(path)
         adapter_folder = None if adapter is None else Path(adapter)
         encoder = load_chat_encoder(folder, dtype=dtype, adapter=adapter_folder)
+        adapters = LoraAdapters(adapter_rank, adapter_folder)
         if max_model_len is None:
             max_model_len = min(encoder.longest or _DEFAULT_MODEL_LEN, _DEFAULT_MODEL_LEN)
         engine = start_engine(
             folder,
             dtype=dtype,
-            adapter=adapter_folder,
+            adapter_rank=adapters.rank,
             tensor_parallel_size=tensor_parallel_size,
             gpu_memory_utilization=gpu_memory_utilization,
             max_model_len=max_model_len,
             threads=threads,
         )
-        lora = None
-        if adapter_folder is not None:
-            from vllm.lora.request import LoRARequest
+        return cls(
+            engine,
+            encoder,
+            folder=folder,
+            adapters=adapters,
+            adapter=adapter_folder,
+            max_model_len=max_model_len,
+        )
 
-            lora = LoRARequest(adapter_folder.name, 1, str(adapter_folder.resolve()))
-        return cls(engine, encoder, max_model_len=max_model_len, lora=lora)
+    def use_adapter(self, adapter: Path | str | None) -> None:
+        """Put the LoRA folder ``adapter`` in the place of the one in use (None: the model alone).
+
+        The engine runs on. `identity` is that of the model with the adapter from here on. An
+        iterator that was begun before must not be gone on with, and the folder must stay as it is
+        while it is in use: vLLM reads it with the first request.
+
+        Raises ``AuditError`` if the folder holds no adapter, or one of a higher rank than the
+        engine was started for; ``ValueError`` if it was started for none. Then nothing changes.
+        """
+        folder = None if adapter is None else Path(adapter)
+        name, lora = self._folder.name, None
+        if folder is not None:
+            name, lora = f"{name}+{folder.name}", self._adapters.request(folder)
+        weights = weights_sha256(self._folder, folder)
+        self._identity = replace(self._identity, name=name, weights_sha256=weights)
+        self._lora = lora
 
     def next_token_log_probs(
         self, requests: Sequence[PrefixRequest], token_ids: NDArray[np.int64] | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.backends.chat_encoder import first_line
+from audit.backends.model_identity import sha256_of_files
 from audit.errors import AuditError, MissingExtraError, UsageError
 
 SUPPORTED = "0.32"
@@ -45,13 +46,15 @@ def start_engine(
     folder: Path,
     *,
     dtype: str,
-    adapter: Path | None,
+    adapter_rank: int | None,
     tensor_parallel_size: int,
     gpu_memory_utilization: float | None,
     max_model_len: int,
     threads: int | None,
 ) -> Any:
     """A running ``vllm.LLM`` over a model folder; nothing is fetched, no code of it is run.
+
+    ``adapter_rank`` is that of `LoraAdapters`: None for an engine that serves none.
 
     Raises ``MissingExtraError`` without vLLM, and ``AuditError`` for a vLLM that is not
     supported, a second engine in this process, or a model that vLLM cannot start.
@@ -99,8 +102,8 @@ def start_engine(
             settings |= {"enforce_eager": True, "block_size": _CPU_BLOCK_TOKENS}
             if gpu_memory_utilization is None and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
                 settings["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
-        if adapter is not None:
-            settings |= {"enable_lora": True, "max_lora_rank": _lora_rank(adapter)}
+        if adapter_rank is not None:
+            settings |= {"enable_lora": True, "max_lora_rank": adapter_rank}
         try:
             with _silent_stderr():
                 engine = vllm.LLM(**settings)
@@ -109,6 +112,47 @@ def start_engine(
             torch.set_num_threads = set_threads
     _open_engine = weakref.ref(engine)
     return engine
+
+
+class LoraAdapters:
+    """The LoRA adapters that one engine serves, each under a name and a number of its own.
+
+    vLLM knows loaded weights by their number, and prefixes in its cache by name and path. Both
+    follow an adapter's contents here: folders share last names, and may be written anew.
+
+    ``rank`` is the highest that the engine can serve, None for no adapters at all.
+    """
+
+    def __init__(self, most_rank: int | None, adapter: Path | None) -> None:
+        """For adapters of at most ``most_rank``, and for ``adapter``; None asks for nothing.
+
+        Raises ``AuditError`` where vLLM serves no such rank, or ``adapter`` is none.
+        """
+        ranks = [] if most_rank is None else [_allowed_rank(most_rank)]
+        if adapter is not None:
+            ranks.append(_lora_rank(adapter))
+        self.rank = max(ranks, default=None)
+        self._numbers: dict[str, int] = {}
+
+    def request(self, adapter: Path) -> Any:
+        """What a prompt to be read with ``adapter`` is sent with: a vLLM ``LoRARequest``.
+
+        Raises ``AuditError`` if the folder holds no adapter or one of too high a rank, and
+        ``ValueError`` where the engine serves none.
+        """
+        if self.rank is None:
+            raise ValueError("load the model with an adapter_rank to use adapters")
+        rank = _lora_rank(adapter)
+        if rank > self.rank:
+            raise AuditError(
+                f"{adapter}: an adapter of rank {rank}, but vLLM was started for {self.rank}"
+            )
+        from vllm.lora.request import LoRARequest
+
+        files = [adapter / "adapter_config.json", *sorted(adapter.glob("*.safetensors"))]
+        name = sha256_of_files(files)
+        number = self._numbers.setdefault(name, len(self._numbers) + 1)
+        return LoRARequest(name, number, str(adapter.resolve()))
 
 
 def stop_engine(engine: Any) -> None:
@@ -216,7 +260,11 @@ def _lora_rank(adapter: Path) -> int:
         rank = int(json.loads(path.read_text())["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AuditError(f"{path}: not the configuration of a LoRA adapter") from error
+    return _allowed_rank(rank, f"{path}: ")
+
+
+def _allowed_rank(rank: int, where: str = "") -> int:
     for allowed in _LORA_RANKS:
         if rank <= allowed:
             return allowed
-    raise AuditError(f"{path}: rank {rank} is more than vLLM's {_LORA_RANKS[-1]}")
+    raise AuditError(f"{where}rank {rank} is more than vLLM's {_LORA_RANKS[-1]}")
