@@ -82,10 +82,11 @@ class VllmLanguageModel(ChatEncoder):
         Nothing is fetched and no code of the folder is run. ``adapter`` is a LoRA folder, applied
         by vLLM; with ``adapter_rank``, others of up to that rank can be put in its place
         (`use_adapter`). The weights are split over ``tensor_parallel_size`` devices, each with a
-        process of its own (load under ``if __name__ == "__main__"`` then). ``gpu_memory_utilization`` is
-        the share of each device's memory that vLLM may take (None: its default; on a CPU, 1 GiB
-        of keys and values). ``max_model_len`` bounds a request's tokens (None: the model's own
-        limit, at most 8,192). ``threads`` sets torch's threads in this process (None leaves them).
+        process of its own (load under ``if __name__ == "__main__"`` then).
+        ``gpu_memory_utilization`` is the share of each device's memory that vLLM may take (None:
+        its default; on a CPU, 1 GiB of keys and values). ``max_model_len`` bounds a request's
+        tokens (None: the model's own limit, at most 8,192). ``threads`` sets torch's threads in
+        this process (None leaves them).
 
         Raises ``AuditError`` if the folder holds no model that vLLM can start, the installed vLLM
         is not supported, or another model is open in it (a process has one at a time);
