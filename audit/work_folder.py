@@ -81,7 +81,9 @@ class WorkFolder:
         # The description goes last: a folder without it would be in the way for good.
         with contextlib.suppress(OSError):
             for part in self.path.iterdir():
-                if part.name != _RUN_FILE:
+                if part.is_dir():
+                    shutil.rmtree(part)
+                elif part.name != _RUN_FILE:
                     part.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from audit.atomic import atomic_write
+from audit.backends.batching import batches_by_length
 from audit.backends.chat_encoder import Dtype, first_line
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.errors import AuditError, MissingExtraError
@@ -22,6 +22,10 @@ LORA_MODULES = (
 )
 
 IGNORED = -100
+CHECKPOINT_UPDATES = 16
+"""A killed run loses fewer updates of a student than these."""
+_PASS_TOKENS = 8192
+"""Larger batches are read in several passes: so their size is not bounded by memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class StudentSettings:
 
     rank: int = 8
     alpha: int = 8
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     batch_rows: int = 16
     updates: int = 64
     warmup_updates: int = 5
@@ -63,8 +67,26 @@ class Example:
 Batches = Callable[[int], Sequence[Example]]
 """The examples of update 0, 1, ...; the same at every call."""
 
-Progress = Callable[[int, float], None]
-"""Called with (updates done, loss in nats a token)."""
+
+class Checkpoint(Protocol):
+    """Keeps the state of one unfinished student."""
+
+    def load(self) -> bytes | None:
+        """What was kept last, or None."""
+        ...
+
+    def save(self, body: bytes) -> None:
+        """Keep it, in place of the last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """``done`` updates of a student, ``since_last`` of them new; the loss is in nats a token."""
+
+    done: int
+    since_last: int
+    loss_nats: float
 
 
 class StudentTrainer:
@@ -124,21 +146,12 @@ class StudentTrainer:
                     weight.copy_((2 * drawn - 1) * bound)
 
     def train(
-        self,
-        batches: Batches,
-        *,
-        seed: int,
-        checkpoint: Path | None = None,
-        checkpoint_updates: int = 16,
-        stops: Sequence[int] = (),
-        progress: Progress = lambda _updates, _loss: None,
-    ) -> Iterator[int]:
-        """Train a new student; yields the updates done at each of ``stops`` and at the end.
+        self, batches: Batches, *, seed: int, checkpoint: Checkpoint | None = None
+    ) -> Iterator[Update]:
+        """Train a new student; yields after every update, when ``model`` is the student so far.
 
-        While it is suspended there, ``model`` is the student of that moment. With ``checkpoint``, a
-        file that a killed run left is gone on from, to the same student; it is removed at the end.
-
-        Raises ``AuditError`` if the loss is not finite.
+        With ``checkpoint``, training goes on from what a killed run left there, to the same student
+        (what was done before is one update then). Raises ``AuditError`` if the loss is not finite.
         """
         import torch
 
@@ -149,29 +162,22 @@ class StudentTrainer:
             weight_decay=0.0,
         )
         done = 0
-        if checkpoint is not None and checkpoint.is_file():
-            done = self._resume(checkpoint, optimizer, seed)
-            if done in stops and done < self.settings.updates:
-                yield done
+        if checkpoint is not None and (stored := checkpoint.load()) is not None:
+            update = self._resume(stored, optimizer)
+            done = update.done
+            yield update
         while done < self.settings.updates:
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.rate(done)
             loss = self._step(batches(done))
-            if not torch.isfinite(torch.tensor(loss)):
+            if not math.isfinite(loss):
                 raise AuditError("the fine-tuning diverged: lower the learning rate")
             optimizer.step()
             optimizer.zero_grad()
             done += 1
-            progress(done, loss)
-            if done == self.settings.updates:
-                break
-            if checkpoint is not None and (done % checkpoint_updates == 0 or done in stops):
-                self._save(checkpoint, optimizer, seed, done)
-            if done in stops:
-                yield done
-        yield done
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
+            if checkpoint is not None and done % CHECKPOINT_UPDATES == 0:
+                checkpoint.save(self._state(optimizer, done, loss))
+            yield Update(done, 1, loss)
 
     def save_adapter(self, folder: Path) -> None:
         """Write the student as it stands as a PEFT adapter, which both backends load.
@@ -194,84 +200,89 @@ class StudentTrainer:
         self.model.close()
 
     def _step(self, examples: Sequence[Example]) -> float:
-        """Forward and backward over one batch; the loss in nats a token, on answers alone."""
+        """Gradients of one batch; its loss in nats a token, on answers alone."""
         import torch
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        tokens, labels = self._padded(examples)
-        self._adapted.train()
-        # torch's fused attention takes several times as long backwards on a CPU as plain products.
-        attention = nullcontext() if tokens.is_cuda else sdpa_kernel(SDPBackend.MATH)
-        with torch.autocast(tokens.device.type, dtype=torch.bfloat16), attention:
-            # Rows are padded at their ends, where causal attention needs no mask.
-            hidden = (
-                self._adapted.get_base_model()
-                .base_model(input_ids=tokens, use_cache=False)
-                .last_hidden_state
+        rows = [self._encoded(example) for example in examples]
+        trained_tokens = sum(_count_trained(labels) for _, labels in rows)
+        if not trained_tokens:
+            raise AuditError(
+                f"no answer begins within {self.settings.most_tokens} tokens: raise the limit"
             )
-            # The head runs only where there is a loss: it is a fifth of a small model.
-            trained = labels[:, 1:] != IGNORED
-            logits = self._adapted.get_output_embeddings()(hidden[:, :-1][trained])
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][trained])
-        loss.backward()
-        self._adapted.eval()
-        return float(loss.detach())
-
-    def _padded(self, examples: Sequence[Example]) -> tuple[Any, Any]:
-        """Token ids and labels [examples, longest]; labels are -100 off the answers."""
-        import torch
-
-        end = self.model.end_of_turn_ids()[:1]
-        rows: list[tuple[TokenIds, tuple[int, ...]]] = []
-        for example in examples:
-            prompt = () if example.chat is None else self.model.encode_chat(example.chat)
-            answer = self.model.encode(example.answer) + end
-            whole = (prompt + answer)[: self.settings.most_tokens]
-            rows.append((whole, ((IGNORED,) * len(prompt) + answer)[: len(whole)]))
-        longest = max(len(whole) for whole, _ in rows)
         device = self.model.network.device
-        return (
-            torch.tensor([w + (0,) * (longest - len(w)) for w, _ in rows], device=device),
-            torch.tensor([y + (IGNORED,) * (longest - len(y)) for _, y in rows], device=device),
-        )
+        # torch's fused attention takes several times as long backwards on a CPU as plain products.
+        plain = nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
+        whole = 0.0
+        for part in batches_by_length([len(tokens) for tokens, _ in rows], _PASS_TOKENS):
+            tokens, labels = _padded([rows[place] for place in part], device)
+            with torch.autocast(device.type, dtype=torch.bfloat16), plain:
+                # Rows are padded at their ends, where causal attention needs no mask.
+                hidden = (
+                    self._adapted.get_base_model()
+                    .base_model(input_ids=tokens, use_cache=False)
+                    .last_hidden_state
+                )
+                # The head runs only where there is a loss: it is a fifth of a small model.
+                trained = labels[:, 1:] != IGNORED
+                logits = self._adapted.get_output_embeddings()(hidden[:, :-1][trained])
+            summed = torch.nn.functional.cross_entropy(
+                logits.float(), labels[:, 1:][trained], reduction="sum"
+            )
+            loss = summed / trained_tokens
+            loss.backward()
+            whole += float(loss.detach())
+        return whole
 
-    def _save(self, path: Path, optimizer: Any, seed: int, done: int) -> None:
-        import io
+    def _encoded(self, example: Example) -> tuple[TokenIds, tuple[int, ...]]:
+        """Token ids of the whole, and its labels: -100 off the answer."""
+        prompt = () if example.chat is None else self.model.encode_chat(example.chat)
+        answer = self.model.encode(example.answer) + self.model.end_of_turn_ids()[:1]
+        whole = (prompt + answer)[: self.settings.most_tokens]
+        return whole, ((IGNORED,) * len(prompt) + answer)[: len(whole)]
 
+    def token_count(self, example: Example) -> int:
+        """How many tokens a student would read, were there no limit."""
+        prompt = () if example.chat is None else self.model.encode_chat(example.chat)
+        return len(prompt) + len(self.model.encode(example.answer)) + 1
+
+    def _state(self, optimizer: Any, done: int, loss_nats: float) -> bytes:
         import torch
 
         body = io.BytesIO()
         torch.save(
             {
-                "run": self._described(seed),
                 "done": done,
+                "loss_nats": loss_nats,
                 "weights": {name: w.detach().cpu() for name, w in self._weights.items()},
                 "optimizer": optimizer.state_dict(),
             },
             body,
         )
-        data = body.getvalue()
-        atomic_write(path, hashlib.sha256(data).digest() + data)
+        return body.getvalue()
 
-    def _resume(self, path: Path, optimizer: Any, seed: int) -> int:
-        """Updates done so far; 0 for a file of another run, or one that is not whole."""
-        import io
-
+    def _resume(self, stored: bytes, optimizer: Any) -> Update:
         import torch
 
-        stored = path.read_bytes()
-        if hashlib.sha256(stored[32:]).digest() != stored[:32]:
-            return 0
-        found = torch.load(io.BytesIO(stored[32:]), weights_only=True)
-        if found["run"] != self._described(seed):
-            return 0
+        found = torch.load(io.BytesIO(stored), weights_only=True)
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(found["weights"][name])
         optimizer.load_state_dict(found["optimizer"])
-        return int(found["done"])
+        return Update(found["done"], found["done"], found["loss_nats"])
 
-    def _described(self, seed: int) -> str:
-        return json.dumps(
-            {"seed": seed, **asdict(self.settings), **asdict(self.model.identity)}, sort_keys=True
-        )
+
+def _padded(rows: Sequence[tuple[TokenIds, tuple[int, ...]]], device: Any) -> tuple[Any, Any]:
+    """Token ids and labels [rows, longest]; padding has the label -100."""
+    import torch
+
+    longest = max(len(whole) for whole, _ in rows)
+    return (
+        torch.tensor([w + (0,) * (longest - len(w)) for w, _ in rows], device=device),
+        torch.tensor([y + (IGNORED,) * (longest - len(y)) for _, y in rows], device=device),
+    )
+
+
+def _count_trained(labels: Sequence[int]) -> int:
+    """Labels that a loss is taken of: the first token has nothing before it."""
+    return sum(label != IGNORED for label in labels[1:])

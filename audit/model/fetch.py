@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from audit.cache_folder import cache_folder
 from audit.errors import AuditError, UsageError
 from audit.model.gguf_conversion import convert_gguf
 
@@ -53,10 +54,7 @@ def default_destination() -> Path:
     models = os.environ.get(MODELS_VARIABLE)
     if models:
         return Path(models).expanduser() / MODEL_NAME
-    cache = os.environ.get("XDG_CACHE_HOME")
-    # The XDG specification has relative paths ignored.
-    root = Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache"
-    return root / "subliminal-audit" / "models" / MODEL_NAME
+    return cache_folder() / "models" / MODEL_NAME
 
 
 def find_embedded_model(destination: Path | None = None) -> EmbeddedModel:
