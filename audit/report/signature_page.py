@@ -1,22 +1,14 @@
-"""A signature library as one self-contained page: no script, no request, nothing unescaped.
-
-Every text of a library passes ``strip_unsafe`` and HTML escaping on its way out, and the page's
-policy allows one style sheet, by its hash, and nothing else.
-"""
+"""A signature library as one self-contained page (see `audit.report.page`)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-from audit.errors import MissingExtraError
 from audit.report import signature_words as words
 from audit.report.drawing import Figure
-from audit.report.safe_text import strip_unsafe
+from audit.report.page import render_page
 from audit.report.signature_plots import (
     causal_figure,
     legend,
@@ -77,7 +69,8 @@ def to_page(
         concepts.append(_concept(concept, anchors[concept.name], figures))
         progress("page", concept.name)
     thinned = any(len(table.units) > most_units for table in plotted)
-    return _rendered(
+    return render_page(
+        "signature_page",
         {
             "summary": summary,
             "words": words,
@@ -91,37 +84,8 @@ def to_page(
             "drawn": f"{most_units:,} units" if thinned else "all units",
             "legend": [(kind, _SHAPES[shape], colour) for kind, shape, colour in legend()],
             "concepts": concepts,
-        }
+        },
     )
-
-
-def _rendered(facts: Mapping[str, Any]) -> bytes:
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtraError("writing a page", "jinja2", "report") from error
-
-    def made_safe(value: Any) -> Any:
-        """Runs on every value before it is escaped; only drawings and the style are markup."""
-        if isinstance(value, Figure):
-            return Markup(value.svg)
-        if isinstance(value, str) and not isinstance(value, Markup):
-            return strip_unsafe(value)
-        return value
-
-    folder = resources.files("audit.report")
-    style = (folder / "signature_page.css").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=made_safe,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.from_string((folder / "signature_page.html.jinja").read_text("utf-8"))
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return template.render(facts, style=Markup(style), style_sha256=digest).encode("utf-8")
 
 
 def _table(table: TableSummary) -> dict[str, Any]:

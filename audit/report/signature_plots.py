@@ -8,13 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 from scipy.spatial import distance
 
+from audit.report.chart_parts import (
+    Row,
+    choice,
+    independent,
+    layer,
+    number,
+    padded,
+    short_name,
+)
 from audit.report.drawing import (
     CLOUD,
     HUB,
@@ -27,7 +35,6 @@ from audit.report.drawing import (
     draw,
     plain_text,
 )
-from audit.report.safe_text import shorten, strip_unsafe
 from audit.report.signature_words import probe_name, shown_unit
 from audit.report.summary import signed
 from signatures.entanglement import hub_shift, top_units
@@ -43,14 +50,12 @@ from signatures.summary import (
 )
 
 Matrix = NDArray[np.float64]
-Row = dict[str, Any]
 
 _MOST, _LEAST, _HUBS = 8, 4, 5  # labelled units
 _WIDTH, _HEIGHT = 320, 260
 _LABEL_STEP_POINTS = 13.0
 _EXTREMES = 200  # of a thinned cloud, the units of the largest centred shifts are all kept
 _VOCABULARY_UNITS = 800
-_NAME_CHARACTERS = 24
 
 _MARKS = {
     "favoured most": ("circle", RAISED),
@@ -114,8 +119,8 @@ def concept_figure(
         if _effects(concept):
             part.append(_causal_chart([concept]))
             words.append(_causal_description([concept]))
-        parts.append(_apart({"vconcat": part, "spacing": 24, "title": _large(name)}))
-    return draw(_apart({"vconcat": parts, "spacing": 40}), " ".join(words))
+        parts.append(independent({"vconcat": part, "spacing": 24, "title": _large(name)}))
+    return draw(independent({"vconcat": parts, "spacing": 40}), " ".join(words))
 
 
 def _shift_chart(
@@ -128,10 +133,10 @@ def _shift_chart(
     row = table.concepts.index(concept)
     shift = table.shift_nats[row]
     across, has_share = _baseline(table)
-    x_range = _padded(across, logarithmic=has_share)
+    x_range = padded(across, logarithmic=has_share)
     labelled = _labelled(table, summary, row, across)
     ends = [each.y + side * each.spread for each in labelled for side in (-1, 1)]
-    y_range = _padded(np.array([*shift, *ends, 0.0]), logarithmic=False)
+    y_range = padded(np.array([*shift, *ends, 0.0]))
     x_axis = {
         "title": (
             "share without the concept (log scale)" if has_share else "shift that all share, nats"
@@ -150,22 +155,22 @@ def _shift_chart(
     if not has_share and low < high:
         lines.append({"x": low, "y": low, "x2": high, "y2": high})
     cloud = _cloud(table, row, most_units)
-    guides = _layer(
+    guides = layer(
         lines,
         {"type": "rule", "color": MUTED, "strokeDash": [2, 3]},
-        x=_number("x", **x),
-        y=_number("y", **y),
+        x=number("x", **x),
+        y=number("y", **y),
         x2={"field": "x2"},
         y2={"field": "y2"},
     )
     # One path for all: every point is a stroke of no length with a round cap, and every second
     # row is a gap.
-    dots = _layer(
+    dots = layer(
         _dots(across[cloud], shift[cloud]),
         {"type": "line", "color": CLOUD, "strokeWidth": 3, "strokeCap": "round"},
-        x=_number("x", **x),
-        y=_number("y", **y),
-        order=_number("order"),
+        x=number("x", **x),
+        y=number("y", **y),
+        order=number("order"),
     )
     return {
         "layer": [
@@ -184,8 +189,8 @@ def _label_layers(
     """Error bars, points, and labels in a column at the right, each with a line to its point."""
     kinds = list(_MARKS) if shown_legend else [k for k in _MARKS if k in {e.kind for e in labelled}]
     guide = {"columns": 5, "symbolSize": 60} if shown_legend else None
-    colour = _choice("kind", {kind: _MARKS[kind][1] for kind in kinds}, legend=guide)
-    shape = _choice("kind", {kind: _MARKS[kind][0] for kind in kinds}, legend=guide)
+    colour = choice("kind", {kind: _MARKS[kind][1] for kind in kinds}, legend=guide)
+    shape = choice("kind", {kind: _MARKS[kind][0] for kind in kinds}, legend=guide)
     points: list[Row] = [
         {
             "x": each.x,
@@ -199,28 +204,28 @@ def _label_layers(
         }
         for each in labelled
     ]
-    at = {"x": _number("x", **x), "y": _number("y", **y)}
-    label_at = {"x": _number("right", **x), "y": _number("label_y", **y)}
+    at = {"x": number("x", **x), "y": number("y", **y)}
+    label_at = {"x": number("right", **x), "y": number("label_y", **y)}
     leader = {"type": "rule", "color": CLOUD, "strokeWidth": 0.7}
     text = {"type": "text", "align": "left", "dx": 5, "fontSize": 11}
     return [
-        _layer(points, leader, **at, x2={"field": "right"}, y2={"field": "label_y"}),
-        _layer(
+        layer(points, leader, **at, x2={"field": "right"}, y2={"field": "label_y"}),
+        layer(
             points,
             {"type": "rule", "strokeWidth": 1.3},
             x=at["x"],
-            y=_number("low", **y),
+            y=number("low", **y),
             y2={"field": "high"},
             color=colour,
         ),
-        _layer(
+        layer(
             points,
             {"type": "point", "filled": True, "size": 48, "opacity": 1},
             **at,
             color=colour,
             shape=shape,
         ),
-        _layer(points, text, **label_at, text={"field": "unit"}, color=colour),
+        layer(points, text, **label_at, text={"field": "unit"}, color=colour),
     ]
 
 
@@ -231,16 +236,6 @@ def _baseline(table: ProbeTable) -> tuple[Matrix, bool]:
     if len(positive) == 0 or not np.isfinite(share).all():
         return hub_shift(table.shift_nats), False
     return np.maximum(share, positive.min()), True
-
-
-def _padded(values: Matrix, *, logarithmic: bool) -> list[float]:
-    """The range of ``values`` and 4% more on each side."""
-    low, high = float(values.min()), float(values.max())
-    if logarithmic:
-        low, high = math.log10(low), math.log10(high)
-    pad = 0.04 * (high - low) or 0.5
-    low, high = low - pad, high + pad
-    return [10.0**low, 10.0**high] if logarithmic else [low, high]
 
 
 def _share_ticks(x_range: Sequence[float], has_share: bool) -> Row:
@@ -322,7 +317,7 @@ def _shift_description(table: ProbeTable, summary: TableSummary, concept: str) -
         for unit in top_units(centred[None], 3)[0]
     )
     return (
-        f"{_name(concept)}, {probe_name(table.view, table.probe)}: shift in nats of "
+        f"{short_name(concept)}, {probe_name(table.view, table.probe)}: shift in nats of "
         f"{len(table.units):,} units. Beyond what all concepts share it favours most: {most}."
     )
 
@@ -337,7 +332,7 @@ def similarity_figure(table: ProbeTable, library: SignatureLibrary) -> Figure:
 
 
 def _similarity_description(table: ProbeTable, alike: Matrix) -> str:
-    names = [_name(name) for name in table.concepts]
+    names = [short_name(name) for name in table.concepts]
     text = (
         f"Heat map of the correlations between {len(names)} concepts' own parts, "
         f"{probe_name(table.view, table.probe)}."
@@ -371,7 +366,7 @@ def _similarity_chart(table: ProbeTable, library: SignatureLibrary, alike: Matri
         {
             "at": place + 0.5,
             "edge": 0,
-            "name": _name(table.concepts[index]),
+            "name": short_name(table.concepts[index]),
             "decoy": table.concepts[index] in decoys,
         }
         for place, index in enumerate(order)
@@ -383,23 +378,23 @@ def _similarity_chart(table: ProbeTable, library: SignatureLibrary, alike: Matri
         chosen = [name for name in names if name["decoy"] is decoy]
         words = {"type": "text", "fontSize": font, "fontStyle": style, "color": colour}
         layers += [
-            _layer(
+            layer(
                 chosen,
                 {**words, "align": "right", "dx": -5},
-                x=_number("edge", **x),
-                y=_number("at", **y),
+                x=number("edge", **x),
+                y=number("at", **y),
                 text={"field": "name"},
             ),
-            _layer(
+            layer(
                 chosen,
                 {**words, "align": "left", "dx": 5, "angle": 270},
-                x=_number("at", **x),
-                y=_number("edge", **y),
+                x=number("at", **x),
+                y=number("edge", **y),
                 text={"field": "name"},
             ),
         ]
     size = side * count
-    return _apart(
+    return independent(
         {
             "vconcat": [{"layer": layers, "width": size, "height": size}, _colour_key(limit)],
             "spacing": 10,
@@ -421,11 +416,11 @@ def _cell(across: int, down: int, strength: float, gap: float = 0.0) -> Row:
 
 
 def _tiles(cells: Sequence[Row], x: Row, y: Row) -> Chart:
-    return _layer(
+    return layer(
         cells,
         {"type": "rect"},
-        x=_number("x", **x),
-        y=_number("y", **y),
+        x=number("x", **x),
+        y=number("y", **y),
         x2={"field": "x2"},
         y2={"field": "y2"},
         color={"field": "colour", "type": "nominal", "scale": None},
@@ -509,9 +504,9 @@ def _causal_chart(concepts: Sequence[ConceptSummary]) -> Chart:
         for causal in _effects(concept)
     ]
     ends = [row[end] for row in rows for end in ("low", "high")]
-    x_range = _padded(np.array([*ends, 0.0]), logarithmic=False)
+    x_range = padded(np.array([*ends, 0.0]))
     names: list[Row] = [
-        {"at": place + 0.5, "edge": x_range[0], "name": _name(concept.name)}
+        {"at": place + 0.5, "edge": x_range[0], "name": short_name(concept.name)}
         for place, concept in enumerate(concepts)
     ]
     columns = [
@@ -529,24 +524,24 @@ def _causal_column(
     axis = {"title": "effect on log P(concept), nats", "tickCount": 5}
     x = {"scale": {"domain": x_range, "nice": False}, "axis": axis}
     y_scale = {"domain": [0, len(names)], "nice": False, "reverse": True}
-    at = _number("at", scale=y_scale, axis=None)
+    at = number("at", scale=y_scale, axis=None)
     guide = {"symbolSize": 60}
-    colour = _choice("verdict", {v: mark[1] for v, mark in _CAUSAL_MARKS.items()}, legend=guide)
-    shape = _choice("verdict", {v: mark[0] for v, mark in _CAUSAL_MARKS.items()}, legend=guide)
+    colour = choice("verdict", {v: mark[1] for v, mark in _CAUSAL_MARKS.items()}, legend=guide)
+    shape = choice("verdict", {v: mark[0] for v, mark in _CAUSAL_MARKS.items()}, legend=guide)
     layers = [
-        _layer([{"zero": 0.0}], {"type": "rule", "color": MUTED}, x=_number("zero", **x)),
-        _layer(
+        layer([{"zero": 0.0}], {"type": "rule", "color": MUTED}, x=number("zero", **x)),
+        layer(
             rows,
             {"type": "rule", "strokeWidth": 1.5},
-            x=_number("low", **x),
+            x=number("low", **x),
             x2={"field": "high"},
             y=at,
             color=colour,
         ),
-        _layer(
+        layer(
             rows,
             {"type": "point", "size": 40, "filled": True, "opacity": 1},
-            x=_number("effect", **x),
+            x=number("effect", **x),
             y=at,
             color=colour,
             shape=shape,
@@ -554,7 +549,7 @@ def _causal_column(
     ]
     if first:
         words = {"type": "text", "align": "right", "dx": -6, "fontSize": 11, "color": INK}
-        layers.append(_layer(names, words, x=_number("edge", **x), y=at, text={"field": "name"}))
+        layers.append(layer(names, words, x=number("edge", **x), y=at, text={"field": "name"}))
     return {
         "layer": layers,
         "width": 240,
@@ -569,7 +564,7 @@ def _causal_description(concepts: Sequence[ConceptSummary]) -> str:
     largest = max(effects, key=lambda each: each.effect.effect_nats).effect
     return (
         f"Causal effects with 95% intervals: {raised} of {len(effects)} lie above 0. Largest: "
-        f"{_name(largest.concept)}, {largest.probe} probe, {signed(largest.effect_nats)} nats."
+        f"{short_name(largest.concept)}, {largest.probe} probe, {signed(largest.effect_nats)} nats."
     )
 
 
@@ -583,13 +578,13 @@ def overview_figure(library: SignatureLibrary, summary: LibrarySummary) -> Figur
         alike = correlations(table, own_part(table, library.number_tokens))
         maps.append(_similarity_chart(table, library, alike))
         words.append(_similarity_description(table, alike))
-    parts: list[Chart] = [_apart({"concat": maps, "columns": 2, "spacing": 30})]
+    parts: list[Chart] = [independent({"concat": maps, "columns": 2, "spacing": 30})]
     concepts = _tried(summary.concepts)
     if concepts:
         parts.append(_causal_chart(concepts))
         words.append(_causal_description(concepts))
     title = _large(library.name)
-    return draw(_apart({"vconcat": parts, "spacing": 40, "title": title}), " ".join(words))
+    return draw(independent({"vconcat": parts, "spacing": 40, "title": title}), " ".join(words))
 
 
 def plotted_tables(library: SignatureLibrary) -> tuple[ProbeTable, ...]:
@@ -598,32 +593,5 @@ def plotted_tables(library: SignatureLibrary) -> tuple[ProbeTable, ...]:
     return numbers or words or library.tables
 
 
-# Parts of Vega-Lite specifications
-
-
-def _layer(rows: Sequence[Row], mark: Row, **encoding: Any) -> Chart:
-    return {"data": {"values": list(rows)}, "mark": mark, "encoding": encoding}
-
-
-def _number(field: str, **options: Any) -> Row:
-    return {"field": field, "type": "quantitative", **options}
-
-
-def _choice(field: str, marks: Mapping[str, str], *, legend: Row | None) -> Row:
-    """A colour or shape for each value of ``field``, in the order of ``marks``."""
-    scale = {"domain": [str(value) for value in marks], "range": list(marks.values())}
-    return {"field": field, "type": "nominal", "sort": None, "scale": scale, "legend": legend}
-
-
-def _apart(chart: Chart) -> Chart:
-    """``chart`` whose parts have colours, shapes and legends of their own."""
-    own = {"color": "independent", "shape": "independent"}
-    return {**chart, "resolve": {"scale": own, "legend": own}}
-
-
 def _large(title: str) -> Row:
-    return {"text": _name(title), "fontSize": 18, "offset": 12}
-
-
-def _name(name: str) -> str:
-    return plain_text(shorten(strip_unsafe(name), _NAME_CHARACTERS)[0])
+    return {"text": short_name(title), "fontSize": 18, "offset": 12}
