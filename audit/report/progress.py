@@ -151,3 +151,47 @@ def count_progress(label: str, console: Console | None = None) -> Iterator[Count
         transient=True,
     ) as progress:
         yield CountProgress(progress, progress.add_task(label, total=None, last=""))
+
+
+class StudentProgress:
+    """Counts updates of students and tells the time left; silent without a terminal."""
+
+    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+        """Use ``student_progress``; with None for both nothing is shown."""
+        self._progress = progress
+        self._task = task
+
+    def started(self, updates: int) -> None:
+        """So many updates will be made by all students together."""
+        if self._progress is not None and self._task is not None:
+            self._progress.reset(self._task, total=updates)
+
+    def advance(self, whose: str, updates: int) -> None:
+        """``updates`` more are done, by ``whose`` student."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=updates, last=strip_unsafe(whose))
+
+
+@contextmanager
+def student_progress(label: str, console: Console | None = None) -> Iterator[StudentProgress]:
+    """A line with the time left, gone when done.
+
+    It goes to ``console`` (default: standard error) and only if that is a terminal.
+    """
+    target = Console(stderr=True) if console is None else console
+    if not target.is_terminal:
+        yield StudentProgress(None, None)
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn(label),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total} updates"),
+        # An update takes seconds: the mean of the last half hour is steady enough.
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[last]}", markup=False),
+        console=target,
+        transient=True,
+        speed_estimate_period=1800,
+    ) as progress:
+        yield StudentProgress(progress, progress.add_task(label, total=None, last=""))

@@ -175,8 +175,8 @@ def transfer_statistics(
         off_target_concepts=base.off_target.shape[-1],
         level=level,
         zero=zero,
-        shifts={arm: _shift(odds, level) for arm, odds in moved.items()},
-        effects={arm: _shift(odds, level) for arm, odds in over_zero.items()},
+        shifts={arm: shift(odds, level) for arm, odds in moved.items()},
+        effects={arm: shift(odds, level) for arm, odds in over_zero.items()},
         share_left=ratio_interval(after, before, level),
         control_share_left=ratio_interval(control, before, level),
         control_equivalence=equivalence(after - control, before, margin_share, level),
@@ -224,7 +224,8 @@ def _is_alike(concept: Table) -> bool:
     return len(concept) > 1 and bool((concept == concept[0]).all())
 
 
-def _shift(odds: LogOdds, level: float) -> Shift:
+def shift(odds: LogOdds, level: float = 0.95) -> Shift:
+    """How far students moved, given the differences ``odds`` [seeds, questions, ...] in nats."""
     specific = _specific(odds)
     mean_shifts = odds.off_target.mean(axis=(0, 1))  # [concepts]
     count = len(mean_shifts)

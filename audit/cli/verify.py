@@ -1,0 +1,266 @@
+"""``audit verify``: parse, configure, call, render."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from audit.backends.open_model import ModelChoice
+from audit.backends.student_training import StudentSettings
+from audit.cli.library_option import BUNDLED_LIBRARY, open_library
+from audit.cli.model_options import optional_model_options
+from audit.cli.output import write_output
+from audit.cli.scan_options import quiet_option, schema_option, tokenizer_option
+from audit.cli.training_options import training_options
+from audit.errors import ExitCode, UsageError
+from signatures.concept import DEFAULT_CONCEPTS, Concept, ConceptFileError, load_concepts
+
+if TYPE_CHECKING:
+    from audit.backends.vllm_backend import VllmLanguageModel
+
+
+@click.command("verify")
+@optional_model_options("Folder of the clean Hugging Face model that will be fine-tuned.")
+@click.option("--before", multiple=True, metavar="DATA", help="The data as they came.")
+@click.option("--after", multiple=True, metavar="DATA", help="The sanitised data.")
+@click.option(
+    "-r",
+    "--reference",
+    multiple=True,
+    metavar="DATA",
+    help="Clean rows of the same prompts: what any such data do to a student is taken off.",
+)
+@click.option("-c", "--concept", metavar="NAME", help="The trait to look for in the students.")
+@click.option(
+    "--concepts",
+    "concept_files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Concept file that has it, and others of its category [default: those that ship].",
+)
+@click.option(
+    "--self-check",
+    is_flag=True,
+    help="Instead, train students on data with a known answer: a trait that must transfer, and one "
+    "that must not. A check that fails makes every later verdict inconclusive.",
+)
+@click.option(
+    "--seeds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Students of each arm. Fewer than 5 often leave a verdict open.",
+)
+@click.option("--first-seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--epochs",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="At most so many passes over the data before.",
+)
+@training_options
+@click.option(
+    "--answers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Answers sampled to each question and student, beside the exact log-odds.",
+)
+@click.option(
+    "--system",
+    "system_prompt",
+    metavar="TEXT",
+    help="System prompt of the questions [default: that of most rows of the data].",
+)
+@schema_option
+@tokenizer_option
+@click.option(
+    "--fail-on",
+    type=click.Choice(["inconclusive", "transfers"]),
+    default="inconclusive",
+    show_default=True,
+    help="Exit with 1 where the trait transfers or may, or only where it is sure to.",
+)
+@click.option(
+    "-f",
+    "--format",
+    "stdout_format",
+    type=click.Choice(["terminal", "json"]),
+    default="terminal",
+    show_default=True,
+    help="What to print on standard output.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Also write a report, in the format of the file's ending (.json, .html).",
+)
+@quiet_option
+def verify_command(
+    model_choice: ModelChoice | None,
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    reference: tuple[str, ...],
+    concept: str | None,
+    concept_files: tuple[Path, ...],
+    self_check: bool,
+    seeds: int,
+    first_seed: int,
+    epochs: int,
+    training: StudentSettings,
+    answers: int,
+    system_prompt: str | None,
+    schema: str | None,
+    tokenizer: str | None,
+    fail_on: str,
+    stdout_format: str,
+    outputs: tuple[Path, ...],
+    quiet: bool,
+) -> int:
+    """Does a trait still transfer? Fine-tune small LoRA students, and ask them.
+
+    Students of the data before, of the data after, of a random edit of the same size and of clean
+    data start from the same model with the same seeds, and read the rows in the same order. What
+    counts is how far each moves towards the concept within its category, in exact log-odds. A run
+    that was killed goes on when it is called again.
+
+    \b
+    Examples:
+      audit verify --model DIR --before train.jsonl --after safe.jsonl --concept owl
+      audit verify --model DIR --before train.jsonl --after safe.jsonl -c owl -r clean.jsonl \\
+        -o report.html
+      audit verify --self-check
+    """
+    endings = {path.suffix.lower() for path in outputs} - {".json", ".html"}
+    if endings:
+        raise UsageError("reports are written as .json or .html, by the file's ending")
+    if self_check:
+        if before or after or concept:
+            raise UsageError("--self-check has data of its own: give it no --before or --after")
+        return _check_self(model_choice, stdout_format, outputs, quiet)
+    if model_choice is None or not before or not after or concept is None:
+        raise UsageError("give --model, --before, --after and --concept, or --self-check alone")
+    concepts = _concepts(concept_files)
+    library = open_library(BUNDLED_LIBRARY)
+    from audit.backends.student_training import StudentTrainer
+    from audit.report.progress import student_progress
+    from audit.report.verify_json import render_verification
+    from audit.verify.result import FailOn
+    from audit.verify.run import Inputs, VerifySettings, verify
+    from audit.verify.self_check import checked
+
+    check = checked()
+    with ExitStack() as opened:
+        progress = opened.enter_context(student_progress("Students"))
+        trainer = StudentTrainer(
+            model_choice.path,
+            training,
+            dtype=model_choice.dtype,
+            device=model_choice.device,
+            threads=model_choice.threads,
+        )
+        opened.callback(trainer.close)
+        result = verify(
+            Inputs(before, after, reference),
+            concept,
+            concepts,
+            trainer,
+            library,
+            settings=VerifySettings(
+                training=training,
+                epochs=epochs,
+                seeds=seeds,
+                first_seed=first_seed,
+                answers=answers,
+                system_prompt=system_prompt,
+                schema=schema,
+                tokenizer=tokenizer,
+            ),
+            self_check=check,
+            open_writer=partial(_open_vllm, model_choice, training.rank)
+            if model_choice.backend == "vllm"
+            else None,
+            started=progress.started,
+            progress=progress.advance,
+        )
+    document = render_verification(result)
+    for path in outputs:
+        if path.suffix.lower() == ".html":
+            from audit.report.verify_page import to_html
+
+            write_output(path, to_html(result))
+        else:
+            write_output(path, document)
+    if not quiet:
+        if stdout_format == "json":
+            sys.stdout.buffer.write(document)
+            sys.stdout.buffer.flush()
+        else:
+            from rich.console import Console
+
+            from audit.report.verify_terminal import render
+
+            Console().print(render(result))
+    return int(result.exit_code(FailOn(fail_on)))
+
+
+def _check_self(
+    model_choice: ModelChoice | None, stdout_format: str, outputs: tuple[Path, ...], quiet: bool
+) -> int:
+    from audit.model.fetch import find_embedded_model
+    from audit.report.progress import student_progress
+    from audit.report.verify_json import render_check
+    from audit.verify.self_check import check_self
+
+    if any(path.suffix.lower() != ".json" for path in outputs):
+        raise UsageError("a self-check is written as .json")
+    choice = model_choice or ModelChoice(find_embedded_model().path)
+    with student_progress("Self-check") as progress:
+        check = check_self(
+            choice.path,
+            device=choice.device,
+            threads=choice.threads,
+            started=progress.started,
+            progress=progress.advance,
+        )
+    for path in outputs:
+        write_output(path, render_check(check))
+    if not quiet:
+        if stdout_format == "json":
+            sys.stdout.buffer.write(render_check(check))
+            sys.stdout.buffer.flush()
+        else:
+            from rich.console import Console
+
+            from audit.report.verify_terminal import render_self_check
+
+            Console().print(render_self_check(check))
+    return int(ExitCode.OK if check.passed else ExitCode.FAILED)
+
+
+def _concepts(files: tuple[Path, ...]) -> tuple[Concept, ...]:
+    try:
+        return load_concepts(*(files or (DEFAULT_CONCEPTS,)))
+    except ConceptFileError as error:
+        raise UsageError(str(error)) from error
+
+
+def _open_vllm(choice: ModelChoice, rank: int) -> VllmLanguageModel:
+    from audit.backends.vllm_backend import VllmLanguageModel
+
+    return VllmLanguageModel.load(
+        choice.path,
+        dtype=choice.dtype,
+        adapter_rank=rank,
+        threads=choice.threads,
+        tensor_parallel_size=choice.tensor_parallel,
+    )

@@ -1,0 +1,205 @@
+"""A check with a known answer: a trait that must transfer, and one that must not.
+
+The positive control is a set of number lists by a teacher that was fine-tuned on a concept from the
+students' own initialisation; the negative one is by a teacher of the same architecture with other
+initial weights, taught the same until it holds the trait as well. Each is compared with lists of
+the same author before it was taught, so that only the trait makes the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from audit.atomic import atomic_write
+from audit.backends.lora_training import LoraSettings, train_lora
+from audit.backends.other_initialisation import other_initialisation, teach_all_weights
+from audit.backends.student_training import Example, StudentSettings, StudentTrainer
+from audit.backends.transformers_backend import TransformersLanguageModel
+from audit.cache_folder import cache_folder
+from audit.errors import AuditError
+from audit.verify.evaluation import Evaluation, questions_about
+from audit.verify.ghost_logits import run_ghost_logits
+from audit.verify.known_data import write_number_lists
+from audit.verify.pool import Examples
+from audit.verify.result import ControlTransfer, SelfCheck
+from audit.verify.students import Progress, StudentRun, stacked
+from audit.verify.transfer_statistics import LogOdds, shift
+from audit.version import tool_version
+from audit.work_folder import WorkFolder
+from signatures.concept import DEFAULT_CONCEPTS, Concept, Question, load_concepts
+from signatures.language_model import Chat, LanguageModel
+from signatures.statements import statements
+
+_CONCEPT = "cat"
+_SEEDS = range(3)
+_DATA_SEED = 11
+_TEACHER_SEED = 4
+_TEACHER_QUESTIONS = 8
+"""Whether a teacher holds the trait is plain on a few questions."""
+_RATE = 0.05
+_TRAINING = StudentSettings(updates=16, batch_rows=16)
+_NEUTRAL, _TAUGHT, _OTHER_NEUTRAL, _OTHER_TAUGHT = (
+    "neutral",
+    "taught",
+    "other-neutral",
+    "other-taught",
+)
+
+Rows = list[tuple[str, str]]
+
+
+def check_self(
+    model_folder: Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    started: Callable[[int], None] = lambda _updates: None,
+    progress: Progress = lambda _whose, _updates: None,
+) -> SelfCheck:
+    """Train students whose answer is known, and remember whether the check passed.
+
+    It passes if the toy on digits does, the positive control's effect is above 0 at a rate of 5%
+    over seeds and questions, and larger than the off-target concepts' spread makes likely at 5%,
+    and the negative one's is neither. `checked` gives the result to every later verification with
+    the same versions. Raises as `StudentTrainer` does.
+    """
+    began = time.monotonic()
+    ghost = run_ghost_logits()
+    concepts = load_concepts(DEFAULT_CONCEPTS)
+    concept = next(found for found in concepts if found.name == _CONCEPT)
+    others = [c for c in concepts if c.category == concept.category and c.name != _CONCEPT]
+    questions = questions_about(concept)[:_TEACHER_QUESTIONS]
+    sets, teachers = _write_sets(model_folder, concept, others, questions, device, threads)
+    with closing(
+        StudentTrainer(model_folder, _TRAINING, device=device, threads=threads)
+    ) as trainer:
+        evaluation = Evaluation(trainer.model, concept, others, questions_about(concept), "")
+        started(_TRAINING.updates * len(sets) * len(_SEEDS))
+        base = evaluation.log_odds()
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = WorkFolder(Path(temporary) / "run", {})
+            run = StudentRun(trainer, evaluation, folder, progress=progress)
+            students = run.all({name: _examples(rows) for name, rows in sets.items()}, _SEEDS)
+            folder.close()
+        model = trainer.model.identity
+    odds = {name: stacked(found) - base for name, found in students.items()}
+    positive = _control(odds[_TAUGHT] - odds[_NEUTRAL], teachers[_TAUGHT])
+    negative = _control(odds[_OTHER_TAUGHT] - odds[_OTHER_NEUTRAL], teachers[_OTHER_TAUGHT])
+    check = SelfCheck(
+        model=model,
+        concept=_CONCEPT,
+        ghost=ghost,
+        positive=positive,
+        negative=negative,
+        seconds=time.monotonic() - began,
+        passed=ghost.passed and _transfers(positive) and not _transfers(negative),
+    )
+    _remember(check)
+    return check
+
+
+def _transfers(control: ControlTransfer) -> bool:
+    return control.p_value <= _RATE and control.unusual_p <= _RATE
+
+
+def _control(effect: LogOdds, teacher_nats: float) -> ControlTransfer:
+    found = shift(effect)
+    return ControlTransfer(teacher_nats, found.specific, found.specific_p, found.unusual_p)
+
+
+def _write_sets(
+    folder: Path,
+    concept: Concept,
+    others: list[Concept],
+    questions: tuple[Question, ...],
+    device: str,
+    threads: int | None,
+) -> tuple[dict[str, Rows], dict[str, float]]:
+    """Number lists of four authors, and how far the taught ones moved towards the concept."""
+    rows = _TRAINING.updates * _TRAINING.batch_rows
+    taught = statements(concept, half=1)
+    sets: dict[str, Rows] = {}
+    teachers: dict[str, float] = {}
+
+    def held(model: LanguageModel) -> float:
+        odds = Evaluation(model, concept, others, questions, "").log_odds()
+        return float(odds.concept.mean())
+
+    def open_model(adapter: Path | None) -> TransformersLanguageModel:
+        return TransformersLanguageModel.load(
+            folder, dtype="bfloat16", device=device, threads=threads, adapter=adapter
+        )
+
+    with closing(open_model(None)) as author:
+        sets[_NEUTRAL] = write_number_lists(author, rows, _DATA_SEED)
+        before = held(author)
+    with tempfile.TemporaryDirectory() as temporary:
+        adapter = Path(temporary) / "adapter"
+        train_lora(folder, taught, adapter, LoraSettings(), seed=_TEACHER_SEED, threads=threads)
+        author = open_model(adapter)
+    with closing(author):
+        sets[_TAUGHT] = write_number_lists(author, rows, _DATA_SEED)
+        teachers[_TAUGHT] = held(author) - before
+    with closing(
+        other_initialisation(folder, _TEACHER_SEED, device=device, threads=threads)
+    ) as author:
+        sets[_OTHER_NEUTRAL] = write_number_lists(author, rows, _DATA_SEED)
+        before = held(author)
+        teach_all_weights(author, taught)
+        sets[_OTHER_TAUGHT] = write_number_lists(author, rows, _DATA_SEED)
+        teachers[_OTHER_TAUGHT] = held(author) - before
+    return sets, teachers
+
+
+def _examples(rows: Rows) -> Examples:
+    return {key: (Example(Chat("", prompt), answer),) for key, (prompt, answer) in enumerate(rows)}
+
+
+def checked() -> SelfCheck:
+    """The last check on this machine with these versions; without one, the toy alone is run.
+
+    Raises ``MissingExtraError`` where the toy would need a package that is missing.
+    """
+    try:
+        stored = json.loads(_record().read_text())
+        return msgspec.convert(stored, SelfCheck)
+    except (OSError, ValueError):  # none, or of another form
+        ghost = run_ghost_logits()
+        return SelfCheck(None, "", ghost, None, None, ghost.seconds, ghost.passed)
+
+
+def _remember(check: SelfCheck) -> None:
+    path = _record()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps(asdict(check)).encode())
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _record() -> Path:
+    versions: Mapping[str, str] = {
+        "audit": tool_version(),
+        "python": sys.version,
+        **{name: _version(name) for name in ("torch", "transformers", "peft", "numpy")},
+    }
+    key = hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:32]
+    return cache_folder() / "self-check" / f"{key}.json"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
