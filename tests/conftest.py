@@ -8,6 +8,7 @@ import pytest
 
 from audit.errors import AuditError
 from audit.model.fetch import find_embedded_model
+from tests.tiny_model import write_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,9 @@ def embedded_model_dir() -> Path:
 
     torch.set_num_threads(1)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(embedded_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that a student of takes milliseconds."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", embedded_model_dir)

@@ -211,11 +211,11 @@ class StudentTrainer:
                 f"no answer begins within {self.settings.most_tokens} tokens: raise the limit"
             )
         device = self.model.network.device
-        # torch's fused attention takes several times as long backwards on a CPU as plain products.
-        plain = nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
         whole = 0.0
         for part in batches_by_length([len(tokens) for tokens, _ in rows], _PASS_TOKENS):
             tokens, labels = _padded([rows[place] for place in part], device)
+            # On a CPU torch's fused attention takes several times as long backwards as products.
+            plain = nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
             with torch.autocast(device.type, dtype=torch.bfloat16), plain:
                 # Rows are padded at their ends, where causal attention needs no mask.
                 hidden = (
