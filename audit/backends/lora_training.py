@@ -61,7 +61,7 @@ def train_lora(
                 task_type="CAUSAL_LM",
             ),
         )
-    tokens, labels = _batch(language_model, examples)
+    tokens, labels = one_batch(language_model, examples)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate)
     model.train()
@@ -90,8 +90,9 @@ def train_lora(
     return float(loss.detach())
 
 
-def _batch(language_model: Any, examples: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
-    """Token ids and labels [examples, longest]; labels are -100 off the answers."""
+def one_batch(language_model: Any, examples: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
+    """Token ids and labels [examples, longest] of (question, answer) pairs without a system
+    message; labels are -100 off the answers."""
     import torch
 
     end = language_model.end_of_turn_ids()[:1]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from audit.backends.attention import register_attention
 from audit.backends.chat_encoder import load_chat_encoder
+from audit.backends.lora_training import one_batch
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.errors import MissingExtraError
-from signatures.language_model import Chat
 
 
 def other_initialisation(
@@ -49,18 +49,8 @@ def teach_all_weights(
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    end = model.end_of_turn_ids()[:1]
-    rows = []
-    for question, answer in examples:
-        prompt = model.encode_chat(Chat("", question))
-        rows.append((prompt, model.encode(answer) + end))
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-    tokens = torch.zeros((len(rows), longest), dtype=torch.long, device=model.network.device)
-    labels = torch.full_like(tokens, -100)
-    for place, (prompt, answer) in enumerate(rows):
-        stop = len(prompt) + len(answer)
-        tokens[place, :stop] = torch.tensor(prompt + answer)
-        labels[place, len(prompt) : stop] = torch.tensor(answer)
+    tokens, labels = one_batch(model, examples)
+    tokens, labels = tokens.to(model.network.device), labels.to(model.network.device)
     network = model.network.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.0)
     loss = torch.tensor(float("nan"))

@@ -52,6 +52,17 @@ class StudentSettings:
         left = self.updates - update
         return self.learning_rate * left / max(1, self.updates - self.warmup_updates)
 
+    @property
+    def rows_read(self) -> int:
+        """Rows of all updates together."""
+        return self.updates * self.batch_rows
+
+    @property
+    def path_length(self) -> float:
+        """How far Adam can take a weight of the model, but for the size of LoRA's matrices: the sum
+        of the rates, times alpha / rank."""
+        return self.alpha / self.rank * sum(map(self.rate, range(self.updates)))
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

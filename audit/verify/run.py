@@ -22,6 +22,7 @@ from audit.verify.control import edit_between, random_edit
 from audit.verify.evaluation import Evaluation, questions_about
 from audit.verify.pool import Examples, digest_of, read_pools, system_prompt_of
 from audit.verify.result import AnswerRates, ArmData, Edit, SelfCheck, VerifyResult
+from audit.verify.self_check import trained_too_little
 from audit.verify.students import (
     Answers,
     Progress,
@@ -161,7 +162,11 @@ def verify(
     odds = {arm: stacked(students[arm]) for arm in arms}
     figures = transfer_statistics(base, odds)
     verdict = judge(
-        target.name, figures, settings.thresholds, self_check_failed=not self_check.passed
+        target.name,
+        figures,
+        settings.thresholds,
+        self_check_failed=not self_check.passed,
+        trained_too_little=trained_too_little(trainer.settings),
     )
     return VerifyResult(
         tool_version=tool_version(),

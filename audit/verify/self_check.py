@@ -48,7 +48,8 @@ _TEACHER_SEED = 4
 _TEACHER_QUESTIONS = 8
 """Whether a teacher holds the trait is plain on a few questions."""
 _RATE = 0.05
-_TRAINING = StudentSettings(updates=16, batch_rows=16)
+CHECK_TRAINING = StudentSettings(updates=16, batch_rows=16)
+"""As little as shows a trait that is known to transfer."""
 _NEUTRAL, _TAUGHT, _OTHER_NEUTRAL, _OTHER_TAUGHT = (
     "neutral",
     "taught",
@@ -82,10 +83,10 @@ def check_self(
     questions = questions_about(concept)[:_TEACHER_QUESTIONS]
     sets, teachers = _write_sets(model_folder, concept, others, questions, device, threads)
     with closing(
-        StudentTrainer(model_folder, _TRAINING, device=device, threads=threads)
+        StudentTrainer(model_folder, CHECK_TRAINING, device=device, threads=threads)
     ) as trainer:
         evaluation = Evaluation(trainer.model, concept, others, questions_about(concept), "")
-        started(_TRAINING.updates * len(sets) * len(_SEEDS))
+        started(CHECK_TRAINING.updates * len(sets) * len(_SEEDS))
         base = evaluation.log_odds()
         with tempfile.TemporaryDirectory() as temporary:
             folder = WorkFolder(Path(temporary) / "run", {})
@@ -109,6 +110,14 @@ def check_self(
     return check
 
 
+def trained_too_little(training: StudentSettings) -> bool:
+    """Whether students read fewer rows, or make smaller steps, than those of the check."""
+    return (
+        training.rows_read < CHECK_TRAINING.rows_read
+        or training.path_length < 0.99 * CHECK_TRAINING.path_length
+    )
+
+
 def _transfers(control: ControlTransfer) -> bool:
     return control.p_value <= _RATE and control.unusual_p <= _RATE
 
@@ -127,7 +136,7 @@ def _write_sets(
     threads: int | None,
 ) -> tuple[dict[str, Rows], dict[str, float]]:
     """Number lists of four authors, and how far the taught ones moved towards the concept."""
-    rows = _TRAINING.updates * _TRAINING.batch_rows
+    rows = CHECK_TRAINING.updates * CHECK_TRAINING.batch_rows
     taught = statements(concept, half=1)
     sets: dict[str, Rows] = {}
     teachers: dict[str, float] = {}

@@ -42,6 +42,7 @@ class Doubt(enum.StrEnum):
     UNDEFINED = "undefined figures"
     SEEDS_ALIKE = "students of different seeds are the same"
     DRIFT = "off-target concepts moved alike"
+    TRAINED_TOO_LITTLE = "students were trained too little"
     INTERVAL_TOO_WIDE = "interval too wide"
 
 
@@ -107,14 +108,17 @@ def judge(
     thresholds: Thresholds = _DEFAULTS,
     *,
     self_check_failed: bool = False,
+    trained_too_little: bool = False,
 ) -> TransferVerdict:
     """The verdict on ``concept``. With ``self_check_failed`` it is inconclusive, whatever the
-    figures say."""
+    figures say; with ``trained_too_little`` no student says that there was nothing."""
     transfer, doubt = (
         (Transfer.INCONCLUSIVE, Doubt.SELF_CHECK_FAILED)
         if self_check_failed
         else _outcome(figures, thresholds)
     )
+    if transfer is Transfer.NOT_BEFORE and trained_too_little:
+        transfer, doubt = Transfer.INCONCLUSIVE, Doubt.TRAINED_TOO_LITTLE
     against_random = None
     if doubt in (None, Doubt.INTERVAL_TOO_WIDE) and _is_trait(Arm.BEFORE, figures, thresholds):
         against_random = _against_random(figures, thresholds)
@@ -275,6 +279,11 @@ def _why(doubt: Doubt, figures: TransferStatistics, thresholds: Thresholds) -> s
         return (
             f"there are {figures.off_target_concepts} of the {_off_targets_needed(thresholds)} "
             "off-target concepts that it takes"
+        )
+    if doubt is Doubt.TRAINED_TOO_LITTLE:
+        return (
+            "nothing moved, but students read fewer rows, or made smaller steps, than it takes to "
+            "see a trait that is known to transfer; more updates would tell"
         )
     if doubt is Doubt.UNDEFINED:
         return "some students gave no finite answers; a lower learning rate may help"

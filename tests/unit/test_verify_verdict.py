@@ -155,6 +155,16 @@ def test_nothing_counts_after_a_failed_check():
         assert "no figure of this run counts" in result.sentence
 
 
+def test_students_that_were_hardly_trained_do_not_say_that_there_was_nothing():
+    nothing, there = measured(0.0, 0.0, 0.0), measured(1.0, 0.9, 0.9)
+    assert judge("owl", nothing).transfer is Transfer.NOT_BEFORE
+    result = judge("owl", nothing, trained_too_little=True)
+    assert (result.transfer, result.doubt) == (Transfer.INCONCLUSIVE, Doubt.TRAINED_TOO_LITTLE)
+    assert "more updates would tell" in result.sentence
+    # What moved, moved, however little they were trained.
+    assert judge("owl", there, trained_too_little=True).transfer is Transfer.TRANSFERS
+
+
 @pytest.mark.parametrize("arm", [Arm.BEFORE, Arm.AFTER, Arm.CONTROL])
 def test_an_undefined_arm_is_a_doubt(arm):
     rng = np.random.default_rng(0)
