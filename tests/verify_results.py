@@ -137,7 +137,7 @@ def verify_result(
         questions=asked,
         system_prompt="",
         model=MODEL,
-        training=StudentSettings(),
+        training=StudentSettings(learning_rate=2e-4, updates=64, batch_rows=16),
         first_seed=1,
         data={arm: _data(arm) for arm in students},
         edit=Edit(kept=1_310, edited=150, dropped=40, added=0, edited_share=0.34),

@@ -73,10 +73,10 @@ def _sections(result: VerifyResult) -> Iterable[RenderableType]:
         yield bullets(map(safe, result.warnings), "!")
     yield heading("How far students moved, nats")
     yield _table(words.shift_table(result))
-    yield _note(f"{words.base_words(result)} {words.SHIFT_MEANS}")
-    yield heading(f"What is left of the effect, counted from {words.zero_words(result)}")
+    yield _note(f"{words.arms_words(result)} {words.base_words(result)} {words.SHIFT_MEANS}")
+    yield heading("What is left of the effect")
     yield _table(words.effect_table(result))
-    yield _note(words.EFFECT_MEANS)
+    yield _note(f"Counted from {words.zero_words(result)}. {words.EFFECT_MEANS}")
     yield Text()
     yield bullets(map(safe, words.equivalence_words(result)))
     if result.answers:

@@ -21,12 +21,6 @@ Facts = Sequence[tuple[str, str]]
 UNDEFINED = "undefined"
 ANSWERS_BASE = "base"
 
-ARM_MEANS = {
-    Arm.BEFORE: "the data as they were",
-    Arm.AFTER: "the sanitised data",
-    Arm.CONTROL: "the data as they were, with a random edit of the same size",
-    Arm.REFERENCE: "clean data",
-}
 SHIFT_MEANS = (
     "In nats of log-odds against the rest of the category, from the untrained model, mean over "
     "seeds and questions. Beyond others: the concept's shift less the mean of the off-target "
@@ -94,6 +88,17 @@ def size_words(result: VerifyResult) -> str:
     )
 
 
+def arms_words(result: VerifyResult) -> str:
+    """What the students of each arm were trained on."""
+    arms = [
+        "on the data before",
+        "on the sanitised data (after)",
+        "on the data before with a random edit of the same size (control)",
+        *(["on clean data (reference)"] if Arm.REFERENCE in result.students else []),
+    ]
+    return f"Students were trained {', '.join(arms[:-1])} and {arms[-1]}."
+
+
 # Figures
 
 
@@ -120,6 +125,13 @@ def _interval(interval: Interval, form: str) -> str:
         for end in (interval.low, interval.high)
     ]
     return f"{format(interval.estimate, form)} [{', '.join(dict.fromkeys(ends))}]"
+
+
+def extent(values: Sequence[float]) -> str:
+    """``-0.06 to +0.11``; ``undefined`` where no value or one of them is."""
+    if not values or not all(map(math.isfinite, values)):
+        return UNDEFINED
+    return f"{nats(min(values))} to {nats(max(values))}"
 
 
 def p_value(value: float) -> str:
@@ -161,7 +173,7 @@ def zero_words(result: VerifyResult) -> str:
 
 
 def effect_table(result: VerifyResult) -> WordTable:
-    """One row an arm but for the reference: effect, its p-values, share left of that before."""
+    """One row an arm but for the reference: effect, share left of that before, p-values."""
     figures = result.verdict.figures
     shares = {
         Arm.AFTER: share_interval(figures.share_left),
@@ -171,15 +183,15 @@ def effect_table(result: VerifyResult) -> WordTable:
         (
             arm.value,
             nats_interval(effect.specific),
+            shares.get(arm, ""),
             p_value(effect.specific_p),
             p_value(effect.unusual_p),
-            shares.get(arm, ""),
         )
         for arm, effect in figures.effects.items()
     )
     between = f"[{_level(result)}]"
     return WordTable(
-        ("arm", f"effect, nats {between}", "p", "p of chance", f"left {between}"), rows
+        ("arm", f"effect, nats {between}", f"left {between}", "p", "p of chance"), rows
     )
 
 
@@ -206,7 +218,6 @@ def _equivalence(other: Arm, found: Equivalence, rate: float) -> str:
 
 def answer_table(result: VerifyResult) -> WordTable:
     """One row an arm with sampled answers, the untrained model first."""
-    groups = sorted(result.answers, key=_place)
     between = f"[{_level(result)}]"
     return WordTable(
         ("arm", "answers", f"names it {between}", f"no answer {between}"),
@@ -217,9 +228,14 @@ def answer_table(result: VerifyResult) -> WordTable:
                 share_interval(result.answers[name].named, 1),
                 share_interval(result.answers[name].no_answer, 1),
             )
-            for name in groups
+            for name in answer_groups(result)
         ),
     )
+
+
+def answer_groups(result: VerifyResult) -> list[str]:
+    """The groups of models with sampled answers, the untrained model first."""
+    return sorted(result.answers, key=_place)
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -256,7 +272,7 @@ def data_facts(result: VerifyResult) -> Facts:
     for arm, data in result.data.items():
         left_out = ", ".join(f"{code} {count:,}" for code, count in sorted(data.rejects.items()))
         parts = [
-            ", ".join(data.paths) or ARM_MEANS[arm],
+            ", ".join(data.paths) or "made of the data before",
             f"{plural(data.rows, 'row')} read",
             *([f"{sum(data.rejects.values()):,} not readable ({left_out})"] if left_out else []),
             f"{data.pool_rows:,} to train on",
