@@ -18,6 +18,7 @@ from audit.version import tool_version
 _COMMANDS = {
     "scan": "audit.cli.scan:scan_command",
     "sanitise": "audit.cli.sanitise:sanitise_command",
+    "run": "audit.cli.run:run_command",
     "verify": "audit.cli.verify:verify_command",
     "concepts": "audit.cli.concepts:concepts_command",
     "signature": "audit.cli.signature:signature_group",

@@ -177,7 +177,7 @@ def sanitise_command(
     """
     named = output.resolve()  # "." has no name of its own
     settings = SanitiseSettings(
-        strategies=_chosen(strategies),
+        strategies=chosen_strategies(strategies),
         concepts=concepts,
         reference=reference,
         clean=clean,
@@ -239,7 +239,7 @@ def sanitise_command(
     return int(result.exit_code(Severity(fail_on)))
 
 
-def _chosen(strategies: tuple[str, ...]) -> tuple[Spec, ...]:
+def chosen_strategies(strategies: tuple[str, ...]) -> tuple[Spec, ...]:
     """None for `auto`, which chooses by itself. Raises ``UsageError``."""
     if AUTO not in strategies and strategies:
         return parse_specs(strategies)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from audit.backends.open_model import ModelChoice
-from audit.backends.student_training import StudentSettings
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
 from audit.cli.output import write_output
 from audit.cli.scan_options import quiet_option, schema_option, tokenizer_option
-from audit.cli.training_options import training_options
+from audit.cli.verify_options import (
+    concepts_option,
+    open_concepts,
+    verdict_option,
+    verifying_options,
+    vllm_writer,
+)
 from audit.errors import ExitCode, UsageError
-from signatures.concept import DEFAULT_CONCEPTS, Concept, ConceptFileError, load_concepts
 
 if TYPE_CHECKING:
-    from audit.backends.vllm_backend import VllmLanguageModel
+    from audit.verify.run import VerifySettings
 
 
 @click.command("verify")
@@ -36,57 +39,17 @@ if TYPE_CHECKING:
     help="Clean rows of the same prompts: what any such data do to a student is taken off.",
 )
 @click.option("-c", "--concept", metavar="NAME", help="The trait to look for in the students.")
-@click.option(
-    "--concepts",
-    "concept_files",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Concept file that has it, and others of its category [default: those that ship].",
-)
+@concepts_option
 @click.option(
     "--self-check",
     is_flag=True,
     help="Instead, train students on data with a known answer: a trait that must transfer, and one "
     "that must not. A check that fails makes every later verdict inconclusive.",
 )
-@click.option(
-    "--seeds",
-    default=5,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Students of each arm. Fewer than 5 often leave a verdict open.",
-)
-@click.option("--first-seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option(
-    "--epochs",
-    default=3,
-    show_default=True,
-    type=click.IntRange(1),
-    help="At most so many passes over the data before.",
-)
-@training_options
-@click.option(
-    "--answers",
-    default=2,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Answers sampled to each question and student, beside the exact log-odds.",
-)
-@click.option(
-    "--system",
-    "system_prompt",
-    metavar="TEXT",
-    help="System prompt of the questions [default: that of most rows of the data].",
-)
+@verifying_options
 @schema_option
 @tokenizer_option
-@click.option(
-    "--fail-on",
-    type=click.Choice(["inconclusive", "transfers"]),
-    default="inconclusive",
-    show_default=True,
-    help="Exit with 1 where the trait transfers or may, or only where it is sure to.",
-)
+@verdict_option("--fail-on")
 @click.option(
     "-f",
     "--format",
@@ -113,15 +76,10 @@ def verify_command(
     concept: str | None,
     concept_files: tuple[Path, ...],
     self_check: bool,
-    seeds: int,
-    first_seed: int,
-    epochs: int,
-    training: StudentSettings,
-    answers: int,
-    system_prompt: str | None,
+    verifying: VerifySettings,
     schema: str | None,
     tokenizer: str | None,
-    fail_on: str,
+    verdict_fails: str,
     stdout_format: str,
     outputs: tuple[Path, ...],
     quiet: bool,
@@ -149,13 +107,13 @@ def verify_command(
         return _check_self(model_choice, stdout_format, outputs, quiet)
     if model_choice is None or not before or not after or concept is None:
         raise UsageError("give --model, --before, --after and --concept, or --self-check alone")
-    concepts = _concepts(concept_files)
+    concepts = open_concepts(concept_files)
     library = open_library(BUNDLED_LIBRARY)
     from audit.backends.student_training import StudentTrainer
     from audit.report.progress import student_progress
     from audit.report.verify_json import render_verification
     from audit.verify.result import FailOn
-    from audit.verify.run import Inputs, VerifySettings, verify
+    from audit.verify.run import Inputs, verify
     from audit.verify.self_check import checked
 
     check = checked()
@@ -163,7 +121,7 @@ def verify_command(
         progress = opened.enter_context(student_progress("Students"))
         trainer = StudentTrainer(
             model_choice.path,
-            training,
+            verifying.training,
             dtype=model_choice.dtype,
             device=model_choice.device,
             threads=model_choice.threads,
@@ -175,20 +133,9 @@ def verify_command(
             concepts,
             trainer,
             library,
-            settings=VerifySettings(
-                training=training,
-                epochs=epochs,
-                seeds=seeds,
-                first_seed=first_seed,
-                answers=answers,
-                system_prompt=system_prompt,
-                schema=schema,
-                tokenizer=tokenizer,
-            ),
+            settings=verifying,
             self_check=check,
-            open_writer=partial(_open_vllm, model_choice, training.rank)
-            if model_choice.backend == "vllm"
-            else None,
+            open_writer=vllm_writer(model_choice, verifying.training.rank),
             started=progress.started,
             progress=progress.advance,
         )
@@ -210,7 +157,7 @@ def verify_command(
             from audit.report.verify_terminal import render
 
             Console().print(render(result))
-    return int(result.exit_code(FailOn(fail_on)))
+    return int(result.exit_code(FailOn(verdict_fails)))
 
 
 def _check_self(
@@ -245,22 +192,3 @@ def _check_self(
 
             Console().print(render_self_check(check))
     return int(ExitCode.OK if check.passed else ExitCode.FAILED)
-
-
-def _concepts(files: tuple[Path, ...]) -> tuple[Concept, ...]:
-    try:
-        return load_concepts(*(files or (DEFAULT_CONCEPTS,)))
-    except ConceptFileError as error:
-        raise UsageError(str(error)) from error
-
-
-def _open_vllm(choice: ModelChoice, rank: int) -> VllmLanguageModel:
-    from audit.backends.vllm_backend import VllmLanguageModel
-
-    return VllmLanguageModel.load(
-        choice.path,
-        dtype=choice.dtype,
-        adapter_rank=rank,
-        threads=choice.threads,
-        tensor_parallel_size=choice.tensor_parallel,
-    )

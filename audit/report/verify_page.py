@@ -8,8 +8,10 @@ from audit.report.verify_plots import answer_figure, question_figures, share_fig
 from audit.verify.result import VerifyResult
 
 
-def to_html(result: VerifyResult) -> bytes:
+def to_html(result: VerifyResult, *, receipt: str = "", command: str = "audit verify") -> bytes:
     """The page as UTF-8: the verdict, plots of every arm, the figures, and how they were measured.
+
+    ``receipt`` is what was done to the data, as plain text; ``command`` is what wrote the page.
 
     Equal results give equal bytes. Raises ``MissingExtraError`` without the extra ``report``.
     """
@@ -17,6 +19,8 @@ def to_html(result: VerifyResult) -> bytes:
         "verify_page",
         {
             "result": result,
+            "receipt": receipt,
+            "command": command,
             "words": words,
             "verdict_class": f"verdict {result.verdict.transfer.name.lower().replace('_', '-')}",
             "share": share_figure(result),
