@@ -41,6 +41,9 @@ from signatures.library import SignatureLibrary
 _FEWEST_SEEDS = 5
 """Where a seed decides between all and nothing, three are alike one time in four."""
 
+_FEWEST_POOL_ROWS = 1024
+"""What was edited is measured on so many rows, also where students read fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
@@ -112,7 +115,7 @@ def verify(
     named = {Arm.BEFORE: inputs.before, Arm.AFTER: inputs.after}
     if inputs.reference:
         named[Arm.REFERENCE] = inputs.reference
-    most_rows = settings.seeds * settings.training.updates * settings.training.batch_rows
+    most_rows = max(_FEWEST_POOL_ROWS, settings.seeds * settings.training.rows_read)
     data = [DataRows(paths, settings.schema, settings.tokenizer) for paths in named.values()]
     pools = dict(zip(named, read_pools(data, most_rows), strict=True))
     before, after = pools[Arm.BEFORE], pools[Arm.AFTER]

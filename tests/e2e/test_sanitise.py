@@ -18,7 +18,7 @@ from tests.unit.test_receipt_json import validator
 pytestmark = pytest.mark.model
 
 ROWS = 5
-KILLS = 10
+KILLS = 5
 STRATEGIES = ("-s", "threshold:t=0.02", "-s", "replace:share=0.2,by=divergence,draw=model")
 
 
