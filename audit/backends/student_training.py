@@ -24,7 +24,7 @@ LORA_MODULES = (
 IGNORED = -100
 CHECKPOINT_UPDATES = 16
 """A killed run loses fewer updates of a student than these."""
-_PASS_TOKENS = 8192
+_PASS_TOKENS = 2048
 """Larger batches are read in several passes: so their size is not bounded by memory."""
 
 

@@ -164,7 +164,7 @@ class StudentProgress:
     def started(self, updates: int) -> None:
         """So many updates will be made by all students together."""
         if self._progress is not None and self._task is not None:
-            self._progress.reset(self._task, total=updates)
+            self._progress.reset(self._task, total=updates, visible=True)
 
     def advance(self, whose: str, updates: int) -> None:
         """``updates`` more are done, by ``whose`` student."""
@@ -194,4 +194,6 @@ def student_progress(label: str, console: Console | None = None) -> Iterator[Stu
         transient=True,
         speed_estimate_period=1800,
     ) as progress:
-        yield StudentProgress(progress, progress.add_task(label, total=None, last=""))
+        # Until it is known how much there is to do, there is nothing to show.
+        task = progress.add_task(label, total=None, visible=False, last="")
+        yield StudentProgress(progress, task)

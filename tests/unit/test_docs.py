@@ -53,6 +53,15 @@ def test_every_command_of_the_table_has_help_and_an_entry_in_the_readme():
         assert f"audit {name}" in readme
 
 
+def test_every_arm_and_every_verdict_is_described():
+    from audit.verify.transfer_statistics import Arm
+    from audit.verify.verdict import Transfer
+
+    page = (ROOT / "docs" / "verify.md").read_text()
+    for name in (*Arm, *Transfer):
+        assert f"| `{name}` |" in page, name
+
+
 def test_every_strategy_and_every_reason_is_described():
     from audit.sanitise.registry import AUTO, strategy_infos
     from audit.sanitise.strategy import Why

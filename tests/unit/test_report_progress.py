@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from audit.report.progress import scan_progress
+from audit.report.progress import scan_progress, student_progress
 
 
 def test_without_a_terminal_nothing_is_shown_but_counts_are_kept() -> None:
@@ -28,3 +28,20 @@ def test_an_unknown_total_is_fine() -> None:
     with scan_progress(None, Console(file=stream, force_terminal=True, width=100)) as progress:
         progress.advance(10, 1)
     assert "1 rows" in stream.getvalue()
+
+
+def test_students_are_counted_once_it_is_known_how_many_updates_there_are() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    with student_progress("Students", console) as progress:
+        assert "Students" not in stream.getvalue()
+        progress.started(8)
+        progress.advance("before, seed\x1b[31m 0", 6)
+    shown = stream.getvalue()
+    assert "6/8 updates" in shown
+    assert "\x1b[31m" not in shown
+    quiet = io.StringIO()
+    with student_progress("Students", Console(file=quiet)) as progress:
+        progress.started(8)
+        progress.advance("before", 8)
+    assert quiet.getvalue() == ""
