@@ -17,7 +17,7 @@ demo: $(VENV)/.base-installed ## Scan the example sets with the bundled signatur
 test: $(VENV)/.vllm-installed ## Lint, types, imports, and every test on the real small model
 	$(BIN)/audit model fetch
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.test-installed ## Lint, types and direction of imports
 	$(BIN)/ruff check .
