@@ -216,7 +216,10 @@ def transfer_table(
     names: list[str], shifts: dict[str, Cells], arguments: argparse.Namespace
 ) -> None:
     table = Table(title=f"{arguments.updates} updates of {arguments.batch} rows, against 'none'")
-    for heading in ("teacher", "seeds", "effect, nats", "95%", "p", "sd of others", "rank of all"):
+    for heading in (
+        *("teacher", "seeds", "effect, nats", "95%", "p"),
+        *("others' mean", "their sd", "rank of all"),
+    ):
         table.add_column(heading, justify="right")
     neutral = shifts[NEUTRAL]
     for name in names:
@@ -233,6 +236,7 @@ def transfer_table(
             f"{interval.estimate:+.3f}",
             f"{interval.low:+.3f} to {interval.high:+.3f}",
             f"{above_zero_p(own):.2g}",
+            f"{np.delete(means, column).mean():+.3f}",
             f"{np.delete(means, column).std(ddof=1):.3f}",
             f"{1 + int((means > means[column]).sum())} of {len(names)}",
         )

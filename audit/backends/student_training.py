@@ -42,7 +42,7 @@ class StudentSettings:
     rank: int = 8
     alpha: int = 8
     learning_rate: float = 1e-3
-    batch_rows: int = 16
+    batch_rows: int = 8
     updates: int = 64
     warmup_updates: int = 5
     most_tokens: int = 512

@@ -42,13 +42,13 @@ from signatures.language_model import Chat, LanguageModel
 from signatures.statements import statements
 
 _CONCEPT = "cat"
-_SEEDS = range(3)
+_SEEDS = range(5)
 _DATA_SEED = 11
 _TEACHER_SEED = 4
 _TEACHER_QUESTIONS = 8
 """Whether a teacher holds the trait is plain on a few questions."""
 _RATE = 0.05
-CHECK_TRAINING = StudentSettings(updates=16, batch_rows=16)
+CHECK_TRAINING = StudentSettings(updates=16, batch_rows=4)
 """As little as shows a trait that is known to transfer."""
 _NEUTRAL, _TAUGHT, _OTHER_NEUTRAL, _OTHER_TAUGHT = (
     "neutral",
