@@ -25,7 +25,7 @@ _LEAST_SHARE = 0.001
 def edit_between(before: Pool, after: Pool, model: Writer) -> Edit:
     """What was done to ``before`` to make ``after``, which is paired with it.
 
-    Rows without a trained text count as none: a row that was masked is dropped.
+    Rows without a trained text, such as a preference with an empty answer, count as none.
     """
     old = {row.key: row for row in _trained_rows(before)}
     kept = added = 0

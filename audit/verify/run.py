@@ -15,7 +15,7 @@ from typing import Protocol
 from audit.backends.generation import Generator
 from audit.backends.student_training import StudentSettings, StudentTrainer
 from audit.cache_folder import cache_folder
-from audit.errors import UsageError
+from audit.errors import AuditError, UsageError
 from audit.sanitise.data_rows import DataRows
 from audit.verify.answers import rates, sample_answers, score
 from audit.verify.control import edit_between, random_edit
@@ -109,7 +109,8 @@ def verify(
     lie in the user's cache until the end.
 
     Raises ``UsageError`` for a concept that is not known or too alone in its category, and
-    ``AuditError`` for data that cannot be read or a training that diverges.
+    ``AuditError`` for data that cannot be read, for a cache that cannot be written to and for a
+    training that diverges.
     """
     target, others = _category(concept, concepts, settings.thresholds)
     named = {Arm.BEFORE: inputs.before, Arm.AFTER: inputs.after}
@@ -140,7 +141,7 @@ def verify(
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     started(trainer.settings.updates * len(arms) * len(seeds))
     path = cache_folder() / "verify" / _key(described)
-    with closing(WorkFolder(path, described)) as folder:
+    with closing(_opened(path, described)) as folder:
         base = evaluation.log_odds()
         here = settings.answers and open_writer is None
         base_answers = asking.answers(trainer.model, settings.first_seed) if here else []
@@ -267,6 +268,13 @@ def _described(
 def _key(described: Mapping[str, object]) -> str:
     text = json.dumps(described, sort_keys=True).encode()
     return hashlib.sha256(text).hexdigest()[:32]
+
+
+def _opened(path: Path, described: Mapping[str, object]) -> WorkFolder:
+    try:
+        return WorkFolder(path, described)
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be made: {error.strerror or error}") from error
 
 
 def _answers_of(

@@ -247,3 +247,19 @@ def test_a_model_that_writes_what_stood_there_cannot_change_it(pools):
     edit = edit_between(first, second, model)
     assert edit.edited_share == pytest.approx(0.2)
     assert random_edit(first, second, edit, model, LIBRARY, 0).rows == first.rows
+
+
+def test_rows_without_a_trained_text_are_none(tmp_path):
+    named = []
+    for name, empty in (("before", 0), ("after", 4)):
+        rows = [
+            {"prompt": f"p{row}", "chosen": "12" if row >= empty else "", "rejected": "x"}
+            for row in range(10)
+        ]
+        path = write_rows(tmp_path / f"{name}.jsonl", rows)
+        named.append(DataRows([str(path)], None, None))
+    first, second = read_pools(named, 1000)
+    assert len(second.rows) == 10
+    edit, control = control_of(first, second)
+    assert edit == Edit(6, 0, 4, 0, 0.0)
+    assert len(control.examples()) == len(second.examples()) == 6
