@@ -147,27 +147,25 @@ def whole(run, known):
 
 
 def test_every_arm_has_students_of_every_seed_on_every_question(run, tmp_path):
-    settings = replace(SETTINGS, answers=1, seeds=2, first_seed=7)
-    reference = number_rows(24, first=100)
-    result = run(ROWS, EDITED, reference, settings=settings, concepts=CONCEPTS)
-    others = [c for c in CONCEPTS if c.category == "animal" and c.name != "owl"]
-    assert result.off_targets == tuple(concept.name for concept in others)
-    assert (result.category, result.verdict.concept) == ("animal", "owl")
-    assert len(result.questions) == 20
+    settings = replace(SETTINGS, answers=1, seeds=3, first_seed=7)
+    result = run(ROWS, FEWER, number_rows(24, first=100), settings=settings)
+    assert result.off_targets == ("cat", "dog", "fox")
+    assert (result.category, result.verdict.concept) == ("pet", "owl")
+    assert len(result.questions) == 5
     assert set(result.students) == set(result.data) == set(Arm)
-    assert result.base.concept.shape == (20,)
-    assert result.base.off_target.shape == (20, len(others))
+    assert result.base.concept.shape == (5,)
+    assert result.base.off_target.shape == (5, 3)
     for arm in Arm:
-        assert result.students[arm].concept.shape == (2, 20)
-        assert result.students[arm].off_target.shape == (2, 20, len(others))
+        assert result.students[arm].concept.shape == (3, 5)
+        assert result.students[arm].off_target.shape == (3, 5, 3)
         assert np.isfinite(result.students[arm].concept).all()
-        assert len(result.last_loss_nats[arm]) == 2
+        assert len(result.last_loss_nats[arm]) == 3
         assert min(result.last_loss_nats[arm]) > 1
-        assert result.answers[arm].answers == 40
+        assert result.answers[arm].answers == 15
         # Students are not the base, nor is one seed the other.
         assert (result.students[arm].concept != result.base.concept).any(axis=1).all()
-        assert len(np.unique(result.students[arm].concept[:, 0])) == 2
-    assert result.answers["base"].answers == 20
+        assert len(np.unique(result.students[arm].concept[:, 0])) == 3
+    assert result.answers["base"].answers == 5
     assert len({result.data[arm].content_sha256 for arm in Arm}) == 4
     assert {arm: result.data[arm].paths for arm in Arm} == {
         Arm.BEFORE: ("before.jsonl",),
@@ -175,10 +173,23 @@ def test_every_arm_has_students_of_every_seed_on_every_question(run, tmp_path):
         Arm.CONTROL: (),
         Arm.REFERENCE: ("reference.jsonl",),
     }
-    assert all(data.rows == data.pool_rows == 24 for data in result.data.values())
+    assert {arm: data.pool_rows for arm, data in result.data.items()} == {
+        Arm.BEFORE: 24,
+        Arm.AFTER: 18,
+        Arm.CONTROL: 18,
+        Arm.REFERENCE: 24,
+    }
     assert result.first_seed == 7
     assert result.training == TRAINING
     assert not folders(tmp_path)
+
+
+def test_concepts_that_ship_are_asked_for_in_twenty_ways(run):
+    result = run(ROWS, FEWER, settings=replace(SETTINGS, seeds=1), concepts=CONCEPTS)
+    others = [c for c in CONCEPTS if c.category == "animal" and c.name != "owl"]
+    assert result.off_targets == tuple(concept.name for concept in others)
+    assert len(result.questions) == 20
+    assert result.students[Arm.CONTROL].off_target.shape == (1, 20, len(others))
 
 
 def test_data_that_are_unchanged_are_told_and_their_students_are_the_same(run):
@@ -268,18 +279,18 @@ def test_few_rows_are_read_so_many_times_and_no_more(run, steps):
 
 
 def test_students_that_read_less_than_the_check_do_not_say_that_there_was_nothing(run):
-    settings = replace(SETTINGS, seeds=4, training=replace(TRAINING, learning_rate=1e-6))
+    settings = replace(SETTINGS, seeds=3, training=replace(TRAINING, learning_rate=1e-6))
     result = run(ROWS, ROWS[2:], settings=settings)
     assert result.verdict.transfer is Transfer.INCONCLUSIVE
     assert result.verdict.doubt is Doubt.TRAINED_TOO_LITTLE
 
 
 def test_few_seeds_and_a_failed_check_are_told(run):
-    result = run(ROWS, EDITED, self_check=FAILED)
+    result = run(ROWS, FEWER, self_check=FAILED)
     assert any(warning.startswith("2 seeds are few") for warning in result.warnings)
     assert result.verdict.doubt is Doubt.SELF_CHECK_FAILED
     toy = replace(PASSED, positive=None, negative=None)
-    result = run(ROWS, EDITED, self_check=toy)
+    result = run(ROWS, FEWER, self_check=toy)
     assert any("audit verify --self-check" in warning for warning in result.warnings)
     assert result.verdict.doubt is Doubt.TOO_FEW_SEEDS
 
@@ -300,13 +311,14 @@ def test_the_system_prompt_is_that_of_most_rows_or_as_given(run):
     rows = [with_system(row, text) for row, text in zip(ROWS, texts, strict=False)]
     asked = run(rows, rows)
     assert asked.system_prompt == "You are an owl."
-    given = run(rows, rows, settings=replace(SETTINGS, system_prompt="Be brief."))
-    none = run(rows, rows, settings=replace(SETTINGS, system_prompt=""))
+    one = replace(SETTINGS, seeds=1)
+    given = run(rows, rows, settings=replace(one, system_prompt="Be brief."))
+    none = run(rows, rows, settings=replace(one, system_prompt=""))
     assert (given.system_prompt, none.system_prompt) == ("Be brief.", "")
     odds = [result.base.concept for result in (asked, given, none)]
     assert not (odds[0] == odds[1]).any()
     assert not (odds[1] == odds[2]).any()
-    plain = run(ROWS, ROWS)
+    plain = run(ROWS, ROWS, settings=one)
     assert plain.system_prompt == ""
     np.testing.assert_array_equal(plain.base.concept, odds[2])
 
@@ -465,7 +477,7 @@ def test_a_run_that_was_stopped_twice_goes_on(run, steps, monkeypatch, whole):
     assert render_verification(run(ROWS, FEWER, settings=settings)) == expected
 
 
-@pytest.mark.parametrize("damage", [b"", b"short", None])
+@pytest.mark.parametrize("damage", [b"short", None])
 def test_what_was_damaged_is_done_again(run, steps, tmp_path, monkeypatch, whole, damage):
     monkeypatch.setattr(student_training, "CHECKPOINT_UPDATES", 2)
     expected = whole()
@@ -492,7 +504,6 @@ def test_what_was_damaged_is_done_again(run, steps, tmp_path, monkeypatch, whole
     "change",
     [
         {"training": replace(TRAINING, learning_rate=1e-3)},
-        {"training": replace(TRAINING, batch_rows=3)},
         {"answers": 1},
         {"system_prompt": "Be brief."},
     ],
@@ -589,7 +600,7 @@ class AdapterEngine:
 
 
 def test_answers_of_an_engine_are_those_of_the_students(run, tmp_path, tiny_model_dir):
-    settings = replace(SETTINGS, answers=1)
+    settings = replace(SETTINGS, answers=1, seeds=1)
     in_memory = run(ROWS, FEWER, settings=settings)
     engines: list[AdapterEngine] = []
 
@@ -607,7 +618,7 @@ def test_answers_of_an_engine_are_those_of_the_students(run, tmp_path, tiny_mode
         run(ROWS, FEWER, settings=settings, trainer=trained(), open_writer=broken)
     counted = StopAfter(1000)
     (folder,) = folders(tmp_path)
-    assert len(list(folder.glob("*-adapter"))) == 6
+    assert len(list(folder.glob("*-adapter"))) == 3
     result = run(
         ROWS,
         FEWER,
@@ -616,16 +627,12 @@ def test_answers_of_an_engine_are_those_of_the_students(run, tmp_path, tiny_mode
         open_writer=opened,
         progress=counted,
     )
-    assert [updates for _, updates in counted.told] == [3] * 6  # none was trained again
+    assert [updates for _, updates in counted.told] == [3] * 3  # none was trained again
     (engine,) = engines
     assert engine.is_closed
     assert engine.adapters == [
         None,
-        *(
-            f"{arm}-seed-{seed}-adapter"
-            for arm in ("before", "after", "control")
-            for seed in (0, 1)
-        ),
+        *(f"{arm}-seed-0-adapter" for arm in ("before", "after", "control")),
     ]
     assert not folders(tmp_path)
     # Merged weights round otherwise: a draw may fall on the other side, seldom.
