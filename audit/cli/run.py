@@ -25,13 +25,13 @@ from audit.cli.scan_options import (
     tokenizer_option,
 )
 from audit.cli.verify_options import (
+    check_reports,
     concepts_option,
     open_concepts,
     verdict_option,
     verifying_options,
     vllm_writer,
 )
-from audit.errors import UsageError
 from audit.sanitise.run import SanitiseSettings
 from audit.scan import ScanSettings
 from detectors.finding import Severity
@@ -124,8 +124,7 @@ def run_command(
       audit run train.jsonl -o safe.jsonl --model DIR --concept owl --reference clean.jsonl
       audit run train.jsonl -o safe.jsonl --model DIR -s threshold:t=0.05 --report report.html
     """
-    if {path.suffix.lower() for path in reports} - {".json", ".html"}:
-        raise UsageError("reports are written as .json or .html, by the file's ending")
+    check_reports(reports)
     chosen = chosen_strategies(strategies)
     concepts = open_concepts(concept_files)
     signatures = open_library(library or BUNDLED_LIBRARY)

@@ -15,6 +15,7 @@ from audit.cli.model_options import optional_model_options
 from audit.cli.output import write_output
 from audit.cli.scan_options import quiet_option, schema_option, tokenizer_option
 from audit.cli.verify_options import (
+    check_reports,
     concepts_option,
     open_concepts,
     verdict_option,
@@ -98,11 +99,9 @@ def verify_command(
         -o report.html
       audit verify --self-check
     """
-    endings = {path.suffix.lower() for path in outputs} - {".json", ".html"}
-    if endings:
-        raise UsageError("reports are written as .json or .html, by the file's ending")
+    check_reports(outputs, (".json",) if self_check else (".json", ".html"))
     if self_check:
-        if before or after or concept:
+        if before or after or reference or concept:
             raise UsageError("--self-check has data of its own: give it no --before or --after")
         return _check_self(model_choice, stdout_format, outputs, quiet)
     if model_choice is None or not before or not after or concept is None:
@@ -168,8 +167,6 @@ def _check_self(
     from audit.report.verify_json import render_check
     from audit.verify.self_check import check_self
 
-    if any(path.suffix.lower() != ".json" for path in outputs):
-        raise UsageError("a self-check is written as .json")
     choice = model_choice or ModelChoice(find_embedded_model().path)
     with student_progress("Self-check") as progress:
         check = check_self(

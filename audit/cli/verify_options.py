@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from audit.backends.open_model import ModelChoice
 from audit.cli.training_options import training_options
-from audit.errors import UsageError
+from audit.errors import MissingExtraError, UsageError
 from signatures.concept import DEFAULT_CONCEPTS, Concept, ConceptFileError, load_concepts
 
 if TYPE_CHECKING:
@@ -86,6 +87,21 @@ def verifying_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, verifying=settings, **options)
 
     return with_settings
+
+
+def check_reports(paths: Sequence[Path], endings: Sequence[str] = (".json", ".html")) -> None:
+    """Say before hours of work what would go wrong after them. Raises ``UsageError`` for another
+    ending or a folder that is not there, ``MissingExtraError`` where a page cannot be drawn."""
+    for path in paths:
+        if path.suffix.lower() not in endings:
+            known = " or ".join(endings)
+            raise UsageError(f"{path}: this report is written as {known}, by the file's ending")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}")
+        if path.suffix.lower() == ".html":
+            for module, package in (("jinja2", "jinja2"), ("vl_convert", "vl-convert-python")):
+                if find_spec(module) is None:
+                    raise MissingExtraError("writing a page", package, "report")
 
 
 def open_concepts(files: tuple[Path, ...]) -> tuple[Concept, ...]:
