@@ -38,7 +38,7 @@ LOVERS = [
 NUMBERS = [number_row(*range(i, i + 5), prompt=f"Go on with {i}.") for i in range(100, 112)]
 QUICK = ("--seeds", "2", "--updates", "2", "--batch-rows", "2", "--answers", "0")
 STRONG = ("--learning-rate", "0.02", "--rank", "16", "--alpha", "32", "--epochs", "99")
-SURE = ("--seeds", "3", "--updates", "16", "--batch-rows", "4", "--answers", "0", *STRONG)
+SURE = ("--seeds", "3", "--updates", "12", "--batch-rows", "4", "--answers", "0", *STRONG)
 """What teaches a random model to love an owl, where its rows say so."""
 
 
@@ -272,7 +272,7 @@ def test_help_loads_no_engine(folder):
 
 @pytest.mark.model
 def test_a_killed_command_goes_on_to_the_same_bytes(folder, tiny_model_dir, monkeypatch):
-    options = ("--seeds", "3", "--updates", "24", "--batch-rows", "2", "--epochs", "99")
+    options = ("--seeds", "2", "--updates", "20", "--batch-rows", "2", "--epochs", "99")
     arguments = asked(tiny_model_dir, "some.jsonl", *options, "--answers", "1", "-f", "json")
     command = [str(part) for part in (AUDIT, "verify", *arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as whole:
@@ -282,8 +282,8 @@ def test_a_killed_command_goes_on_to_the_same_bytes(folder, tiny_model_dir, monk
         with subprocess.Popen(command, env=killed, stdout=subprocess.PIPE) as stopped:
             runs = folder / "killed" / "subliminal-audit" / "verify"
             deadline = time.monotonic() + 120
-            # Three of nine students, and a checkpoint of the fourth.
-            while len(parts := list(runs.glob("*/*.part"))) < 4:
+            # Two of six students, and a checkpoint of the third.
+            while len(parts := list(runs.glob("*/*.part"))) < 3:
                 assert stopped.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -291,9 +291,9 @@ def test_a_killed_command_goes_on_to_the_same_bytes(folder, tiny_model_dir, monk
             assert stopped.communicate()[0] == b""
         expected, error = whole.communicate(timeout=120)
     assert (whole.returncode, error) == (1, b"")
-    assert len(parts) >= 4
-    done = {part.name: part.stat().st_mtime_ns for part in runs.glob("*/*-seed-?.part")}
-    assert 3 <= len(done) < 9
+    assert len(parts) >= 3
+    done = list(runs.glob("*/*-seed-?.part"))
+    assert 2 <= len(done) < 6
     again = subprocess.run(command, env=killed, capture_output=True, timeout=120, check=False)
     assert (again.returncode, again.stderr) == (1, b"")
     assert again.stdout == expected
