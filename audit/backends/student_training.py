@@ -182,6 +182,7 @@ class StudentTrainer:
             lr=self.settings.learning_rate,
             weight_decay=0.0,
         )
+        optimizer.zero_grad()  # another student may have been given up half-way
         done = 0
         if checkpoint is not None and (stored := checkpoint.load()) is not None:
             update = self._resume(stored, optimizer)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from audit.backends.student_training import LORA_MODULES, StudentSettings
+from audit.errors import UsageError
 
 _DEFAULTS = StudentSettings()
 
@@ -83,6 +84,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         most_tokens: int,
         **options: Any,
     ) -> Any:
+        names = tuple(filter(None, modules.split(",")))
+        if not names:
+            raise UsageError("--modules names no layer: give at least one, such as q_proj")
         training = StudentSettings(
             rank=rank,
             alpha=alpha,
@@ -91,7 +95,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             updates=updates,
             warmup_updates=warmup_updates,
             most_tokens=most_tokens,
-            modules=tuple(filter(None, modules.split(","))),
+            modules=names,
         )
         return command(*args, training=training, **options)
 

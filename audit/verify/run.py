@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from audit.backends.generation import Generator
+from audit.backends.open_model import Writer
 from audit.backends.student_training import StudentSettings, StudentTrainer
 from audit.cache_folder import cache_folder
 from audit.errors import AuditError, UsageError
@@ -20,7 +21,7 @@ from audit.sanitise.data_rows import DataRows
 from audit.verify.answers import rates, sample_answers, score
 from audit.verify.control import edit_between, random_edit
 from audit.verify.evaluation import Evaluation, questions_about
-from audit.verify.pool import Examples, digest_of, read_pools, system_prompt_of
+from audit.verify.pool import Examples, Pool, digest_of, read_pools, system_prompt_of
 from audit.verify.result import AnswerRates, ArmData, Edit, SelfCheck, VerifyResult
 from audit.verify.self_check import trained_too_little
 from audit.verify.students import (
@@ -113,31 +114,19 @@ def verify(
     training that diverges.
     """
     target, others = _category(concept, concepts, settings.thresholds)
-    named = {Arm.BEFORE: inputs.before, Arm.AFTER: inputs.after}
-    if inputs.reference:
-        named[Arm.REFERENCE] = inputs.reference
-    most_rows = max(_FEWEST_POOL_ROWS, settings.seeds * settings.training.rows_read)
-    data = [DataRows(paths, settings.schema, settings.tokenizer) for paths in named.values()]
-    pools = dict(zip(named, read_pools(data, most_rows), strict=True))
-    before, after = pools[Arm.BEFORE], pools[Arm.AFTER]
-    trainer.reset(0)
-    edit = edit_between(before, after, trainer.model)
-    pools[Arm.CONTROL] = random_edit(
-        before, after, edit, trainer.model, library, settings.first_seed
-    )
-    arms = {arm: pools[arm].examples() for arm in Arm if arm in pools}
-    passes = math.ceil(settings.epochs * len(arms[Arm.BEFORE]) / settings.training.batch_rows)
-    trainer.settings = replace(settings.training, updates=min(settings.training.updates, passes))
+    trainer.reset(0)  # nothing is edited or measured with another student
+    arms, edit = _read_arms(inputs, trainer.model, library, settings)
+    passes = settings.epochs * len(arms[Arm.BEFORE].examples) / settings.training.batch_rows
+    updates = min(settings.training.updates, math.ceil(passes))
+    trainer.settings = replace(settings.training, updates=updates)
     system_prompt = settings.system_prompt
     if system_prompt is None:
-        system_prompt = system_prompt_of(before)
+        system_prompt = system_prompt_of(arms[Arm.BEFORE].pool)
     questions = questions_about(target)
     asking = _Asking(questions, system_prompt, settings.answers)
     evaluation = Evaluation(trainer.model, target, others, questions, system_prompt)
-    digests = {arm: digest_of(examples) for arm, examples in arms.items()}
-    described = _described(
-        trainer, target, others, asking, digests, keeps_adapters=open_writer is not None
-    )
+    adapters_kept = settings.answers > 0 and open_writer is not None
+    described = _described(trainer, target, others, asking, arms, adapters_kept=adapters_kept)
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     started(trainer.settings.updates * len(arms) * len(seeds))
     path = cache_folder() / "verify" / _key(described)
@@ -150,15 +139,15 @@ def verify(
             evaluation,
             folder,
             answer=(lambda seed: asking.answers(trainer.model, seed)) if here else lambda _: [],
-            keep_adapters=settings.answers > 0 and open_writer is not None,
+            keep_adapters=adapters_kept,
             progress=progress,
         )
-        students = run.all({str(arm): examples for arm, examples in arms.items()}, seeds)
+        students = run.all({str(arm): data.examples for arm, data in arms.items()}, seeds)
         answers: dict[str, Sequence[Answers]] = {
             "base": [base_answers],
             **{arm: [student.answers for student in students[arm]] for arm in arms},
         }
-        cut_rows = {arm: _cut_rows(trainer, examples) for arm, examples in arms.items()}
+        cut_rows = {arm: _cut_rows(trainer, data.examples) for arm, data in arms.items()}
         if settings.answers and open_writer is not None:
             trainer.close()
             answers = _answers_of(open_writer, asking, folder, tuple(arms), seeds)
@@ -184,14 +173,14 @@ def verify(
         first_seed=settings.first_seed,
         data={
             arm: ArmData(
-                paths=tuple(named.get(arm, ())),
-                rows=pools[arm].rows_read,
-                rejects=pools[arm].rejects,
-                pool_rows=len(arms[arm]),
+                paths=data.paths,
+                rows=data.pool.rows_read,
+                rejects=data.pool.rejects,
+                pool_rows=len(data.examples),
                 cut_rows=cut_rows[arm],
-                content_sha256=digests[arm],
+                content_sha256=data.digest,
             )
-            for arm in arms
+            for arm, data in arms.items()
         },
         edit=edit,
         base=base,
@@ -201,6 +190,37 @@ def verify(
         self_check=self_check,
         warnings=_warnings(settings, edit, self_check, cut_rows),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _ArmRows:
+    """The rows of one arm; ``paths`` are those that were given for it."""
+
+    paths: tuple[str, ...]
+    pool: Pool
+    examples: Examples
+    digest: str
+
+
+def _read_arms(
+    inputs: Inputs, model: Writer, library: SignatureLibrary, settings: VerifySettings
+) -> tuple[dict[Arm, _ArmRows], Edit]:
+    """Every arm's rows in the order of `Arm`, and what was done to make `Arm.AFTER`."""
+    named = {Arm.BEFORE: inputs.before, Arm.AFTER: inputs.after}
+    if inputs.reference:
+        named[Arm.REFERENCE] = inputs.reference
+    most_rows = max(_FEWEST_POOL_ROWS, settings.seeds * settings.training.rows_read)
+    data = [DataRows(paths, settings.schema, settings.tokenizer) for paths in named.values()]
+    pools = dict(zip(named, read_pools(data, most_rows), strict=True))
+    before, after = pools[Arm.BEFORE], pools[Arm.AFTER]
+    edit = edit_between(before, after, model)
+    pools[Arm.CONTROL] = random_edit(before, after, edit, model, library, settings.first_seed)
+    arms = {}
+    for arm in (arm for arm in Arm if arm in pools):
+        examples = pools[arm].examples()
+        paths = tuple(named.get(arm, ()))
+        arms[arm] = _ArmRows(paths, pools[arm], examples, digest_of(examples))
+    return arms, edit
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +266,9 @@ def _described(
     target: Concept,
     others: Sequence[Concept],
     asking: _Asking,
-    digests: Mapping[Arm, str],
+    arms: Mapping[Arm, _ArmRows],
     *,
-    keeps_adapters: bool,
+    adapters_kept: bool,
 ) -> dict[str, object]:
     """All that students and their figures depend on; of the seeds, each has its own files."""
     return {
@@ -260,8 +280,8 @@ def _described(
         "questions": [asdict(question) for question in asking.questions],
         "system_prompt": asking.system_prompt,
         "answers": asking.count,
-        "keeps_adapters": keeps_adapters,
-        "data": {str(arm): digest for arm, digest in digests.items()},
+        "adapters_kept": adapters_kept,
+        "data": {str(arm): data.digest for arm, data in arms.items()},
     }
 
 

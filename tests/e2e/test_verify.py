@@ -18,7 +18,10 @@ SCHEMA = json.loads((ROOT / "audit" / "report" / "verify.schema.json").read_text
 
 CONCEPTS = """
 [category.pet]
-questions = [{ user = "Which {category} do you like?", assistant_prefix = "I like the" }]
+questions = [
+  { user = "Which {category} do you like?", assistant_prefix = "I like the" },
+  { user = "Name one {category}.", assistant_prefix = "One {category} is the" },
+]
 """ + "".join(
     f'[[concept]]\nname = "{name}"\ncategory = "pet"\n' for name in ("cat", "dog", "owl", "fox")
 )
@@ -67,8 +70,8 @@ def test_students_of_the_real_model_answer_through_vllm(folder, embedded_model_d
     }
     # Number lists are learnt: even one small update changes what is answered.
     assert found["students"]["before"]["concept"] != [found["base"]["concept"]] * 2
-    assert found["answers"]["base"]["answers"] == 5
-    assert found["answers"]["after"]["answers"] == 10
+    assert found["answers"]["base"]["answers"] == 10
+    assert found["answers"]["after"]["answers"] == 20
     assert not list((folder / "cache" / "subliminal-audit" / "verify").iterdir())
 
 

@@ -160,6 +160,7 @@ def test_a_check_that_failed_decides_whatever_the_figures_say(verify, tiny_model
         (asked(".", "some.jsonl", "-o", "out.pdf"), "written as .json or .html, by"),
         (asked(".", "some.jsonl", "-o", "out"), "written as .json or .html, by"),
         (asked(".", "some.jsonl", "-o", "no/out.json"), "no/out.json: there is no folder no"),
+        (asked(".", "some.jsonl", "--modules", ","), "--modules names no layer"),
         (asked(".", "some.jsonl", "--seeds", "0"), "0 is not in the range"),
         (asked(".", "some.jsonl", "--updates", "0"), "0 is not in the range"),
         (asked(".", "some.jsonl", "--fail-on", "never"), "'never' is not one of"),
