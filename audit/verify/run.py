@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 from audit.backends.generation import Generator
-from audit.backends.open_model import Writer
 from audit.backends.student_training import StudentSettings, StudentTrainer
 from audit.cache_folder import cache_folder
 from audit.errors import AuditError, UsageError
@@ -114,8 +113,7 @@ def verify(
     training that diverges.
     """
     target, others = _category(concept, concepts, settings.thresholds)
-    trainer.reset(0)  # nothing is edited or measured with another student
-    arms, edit = _read_arms(inputs, trainer.model, library, settings)
+    arms, edit = _read_arms(inputs, trainer, library, settings)
     passes = settings.epochs * len(arms[Arm.BEFORE].examples) / settings.training.batch_rows
     updates = min(settings.training.updates, math.ceil(passes))
     trainer.settings = replace(settings.training, updates=updates)
@@ -203,7 +201,7 @@ class _ArmRows:
 
 
 def _read_arms(
-    inputs: Inputs, model: Writer, library: SignatureLibrary, settings: VerifySettings
+    inputs: Inputs, trainer: StudentTrainer, library: SignatureLibrary, settings: VerifySettings
 ) -> tuple[dict[Arm, _ArmRows], Edit]:
     """Every arm's rows in the order of `Arm`, and what was done to make `Arm.AFTER`."""
     named = {Arm.BEFORE: inputs.before, Arm.AFTER: inputs.after}
@@ -213,8 +211,10 @@ def _read_arms(
     data = [DataRows(paths, settings.schema, settings.tokenizer) for paths in named.values()]
     pools = dict(zip(named, read_pools(data, most_rows), strict=True))
     before, after = pools[Arm.BEFORE], pools[Arm.AFTER]
+    trainer.reset(0)  # the model itself draws what is edited
+    model, seed = trainer.model, settings.first_seed
     edit = edit_between(before, after, model)
-    pools[Arm.CONTROL] = random_edit(before, after, edit, model, library, settings.first_seed)
+    pools[Arm.CONTROL] = random_edit(before, after, edit, model, library, seed)
     arms = {}
     for arm in (arm for arm in Arm if arm in pools):
         examples = pools[arm].examples()
