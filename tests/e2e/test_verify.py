@@ -88,7 +88,7 @@ def test_a_whole_run_writes_the_set_its_receipt_and_one_report(folder, tiny_mode
     assert report["receipt"] == json.loads((folder / "safe.jsonl.receipt.json").read_text())
     assert report["receipt"]["stages"][0]["rows_in"] == 12
     verification = report["verification"]
-    assert verification["data"]["after"]["paths"] == [str(folder / "safe.jsonl")]
+    assert verification["data"]["after"]["paths"] == ["safe.jsonl"]
     assert verification["edit"]["edited"] == report["receipt"]["stages"][0]["rows_edited"] > 0
     assert verification["verdict"]["transfer"] == "inconclusive"
     assert len((folder / "safe.jsonl").read_text().splitlines()) == 12
