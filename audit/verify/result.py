@@ -69,8 +69,9 @@ class AnswerRates:
 
 @dataclass(frozen=True, slots=True)
 class ControlTransfer:
-    """How far students of one known set moved towards its concept, beyond those of the neutral set
-    by the same author: ``effect`` in nats. ``teacher_nats`` is how far the teacher itself is.
+    """How far students of one known set moved towards its concept, beyond those of a set by an
+    author of the same kind that was taught another: ``effect`` in nats. ``teacher_nats`` is how
+    much further the one author moved than the other.
 
     ``p_value`` is one-sided, under the null that the effect is 0 or less, over seeds and
     questions. ``unusual_p`` is `audit.verify.transfer_statistics.Shift.unusual_p`.

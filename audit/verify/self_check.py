@@ -2,8 +2,10 @@
 
 The positive control is a set of number lists by a teacher that was fine-tuned on a concept from the
 students' own initialisation; the negative one is by a teacher of the same architecture with other
-initial weights, taught the same until it holds the trait as well. Each is compared with lists of
-the same author before it was taught, so that only the trait makes the difference.
+initial weights, taught the same until it holds the trait as well. Each is compared with lists of a
+teacher that was taught *another* concept in the same way, so that only the trait makes the
+difference: students of any fine-tuned author's lists move towards common words, whatever its trait
+(docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -37,27 +39,25 @@ from audit.verify.students import Progress, StudentRun, stacked
 from audit.verify.transfer_statistics import LogOdds, shift
 from audit.version import tool_version
 from audit.work_folder import WorkFolder
-from signatures.concept import DEFAULT_CONCEPTS, Concept, Question, load_concepts
+from signatures.concept import DEFAULT_CONCEPTS, Concept, load_concepts
 from signatures.language_model import Chat, LanguageModel
 from signatures.statements import statements
 
 _CONCEPT = "cat"
-_SEEDS = range(5)
+_OTHER_CONCEPT = "eagle"
+_SEEDS = range(3)
 _DATA_SEED = 11
 _TEACHER_SEED = 4
 _TEACHER_QUESTIONS = 8
 """Whether a teacher holds the trait is plain on a few questions."""
 _RATE = 0.05
-CHECK_TRAINING = StudentSettings(updates=16, batch_rows=4)
+CHECK_TRAINING = StudentSettings(updates=16, batch_rows=16)
 """As little as shows a trait that is known to transfer."""
-_NEUTRAL, _TAUGHT, _OTHER_NEUTRAL, _OTHER_TAUGHT = (
-    "neutral",
-    "taught",
-    "other-neutral",
-    "other-taught",
-)
+_SAME_START, _OTHER_START = "same-start", "other-start"
 
 Rows = list[tuple[str, str]]
+Key = tuple[str, str]
+"""Initialisation, and concept that was taught."""
 
 
 def check_self(
@@ -80,8 +80,8 @@ def check_self(
     concepts = load_concepts(DEFAULT_CONCEPTS)
     concept = next(found for found in concepts if found.name == _CONCEPT)
     others = [c for c in concepts if c.category == concept.category and c.name != _CONCEPT]
-    questions = questions_about(concept)[:_TEACHER_QUESTIONS]
-    sets, teachers = _write_sets(model_folder, concept, others, questions, device, threads)
+    authors = _Authors(model_folder, concept, others, device, threads)
+    sets, teachers = authors.write()
     with closing(
         StudentTrainer(model_folder, CHECK_TRAINING, device=device, threads=threads)
     ) as trainer:
@@ -91,12 +91,14 @@ def check_self(
         with tempfile.TemporaryDirectory() as temporary:
             folder = WorkFolder(Path(temporary) / "run", {})
             run = StudentRun(trainer, evaluation, folder, progress=progress)
-            students = run.all({name: _examples(rows) for name, rows in sets.items()}, _SEEDS)
+            found = run.all({"-".join(k): _examples(rows) for k, rows in sets.items()}, _SEEDS)
             folder.close()
         model = trainer.model.identity
-    odds = {name: stacked(found) - base for name, found in students.items()}
-    positive = _control(odds[_TAUGHT] - odds[_NEUTRAL], teachers[_TAUGHT])
-    negative = _control(odds[_OTHER_TAUGHT] - odds[_OTHER_NEUTRAL], teachers[_OTHER_TAUGHT])
+    odds = {key: stacked(found["-".join(key)]) - base for key in sets}
+    positive, negative = (
+        _control(odds[start, _CONCEPT] - odds[start, _OTHER_CONCEPT], teachers[start])
+        for start in (_SAME_START, _OTHER_START)
+    )
     check = SelfCheck(
         model=model,
         concept=_CONCEPT,
@@ -127,48 +129,70 @@ def _control(effect: LogOdds, teacher_nats: float) -> ControlTransfer:
     return ControlTransfer(teacher_nats, found.specific, found.specific_p, found.unusual_p)
 
 
-def _write_sets(
-    folder: Path,
-    concept: Concept,
-    others: list[Concept],
-    questions: tuple[Question, ...],
-    device: str,
-    threads: int | None,
-) -> tuple[dict[str, Rows], dict[str, float]]:
-    """Number lists of four authors, and how far the taught ones moved towards the concept."""
-    rows = CHECK_TRAINING.updates * CHECK_TRAINING.batch_rows
-    taught = statements(concept, half=1)
-    sets: dict[str, Rows] = {}
-    teachers: dict[str, float] = {}
+class _Authors:
+    """Writes number lists as teachers of both initialisations, each taught each of two concepts."""
 
-    def held(model: LanguageModel) -> float:
-        odds = Evaluation(model, concept, others, questions, "").log_odds()
+    def __init__(
+        self,
+        folder: Path,
+        concept: Concept,
+        others: list[Concept],
+        device: str,
+        threads: int | None,
+    ) -> None:
+        self._folder = folder
+        self._taught = (concept, next(c for c in others if c.name == _OTHER_CONCEPT))
+        self._concept = concept
+        self._others = others
+        self._device = device
+        self._threads = threads
+
+    def write(self) -> tuple[dict[Key, Rows], dict[str, float]]:
+        """The sets, and by how much more, in nats, the concept's teacher of each initialisation
+        holds it than the other concept's does."""
+        sets: dict[Key, Rows] = {}
+        held: dict[Key, float] = {}
+        for concept in self._taught:
+            for start, opened in ((_SAME_START, self._fine_tuned), (_OTHER_START, self._other)):
+                with closing(opened(concept)) as author:
+                    key = start, concept.name
+                    sets[key] = write_number_lists(author, CHECK_TRAINING.rows_read, _DATA_SEED)
+                    held[key] = self._held(author)
+        return sets, {
+            start: held[start, _CONCEPT] - held[start, _OTHER_CONCEPT]
+            for start in (_SAME_START, _OTHER_START)
+        }
+
+    def _held(self, model: LanguageModel) -> float:
+        questions = questions_about(self._concept)[:_TEACHER_QUESTIONS]
+        odds = Evaluation(model, self._concept, self._others, questions, "").log_odds()
         return float(odds.concept.mean())
 
-    def open_model(adapter: Path | None) -> TransformersLanguageModel:
-        return TransformersLanguageModel.load(
-            folder, dtype="bfloat16", device=device, threads=threads, adapter=adapter
-        )
+    def _fine_tuned(self, concept: Concept) -> TransformersLanguageModel:
+        with tempfile.TemporaryDirectory() as temporary:
+            adapter = Path(temporary) / "adapter"
+            train_lora(
+                self._folder,
+                statements(concept, half=1),
+                adapter,
+                LoraSettings(),
+                seed=_TEACHER_SEED,
+                threads=self._threads,
+            )
+            return TransformersLanguageModel.load(
+                self._folder,
+                dtype="bfloat16",
+                device=self._device,
+                threads=self._threads,
+                adapter=adapter,
+            )
 
-    with closing(open_model(None)) as author:
-        sets[_NEUTRAL] = write_number_lists(author, rows, _DATA_SEED)
-        before = held(author)
-    with tempfile.TemporaryDirectory() as temporary:
-        adapter = Path(temporary) / "adapter"
-        train_lora(folder, taught, adapter, LoraSettings(), seed=_TEACHER_SEED, threads=threads)
-        author = open_model(adapter)
-    with closing(author):
-        sets[_TAUGHT] = write_number_lists(author, rows, _DATA_SEED)
-        teachers[_TAUGHT] = held(author) - before
-    with closing(
-        other_initialisation(folder, _TEACHER_SEED, device=device, threads=threads)
-    ) as author:
-        sets[_OTHER_NEUTRAL] = write_number_lists(author, rows, _DATA_SEED)
-        before = held(author)
-        teach_all_weights(author, taught)
-        sets[_OTHER_TAUGHT] = write_number_lists(author, rows, _DATA_SEED)
-        teachers[_OTHER_TAUGHT] = held(author) - before
-    return sets, teachers
+    def _other(self, concept: Concept) -> TransformersLanguageModel:
+        author = other_initialisation(
+            self._folder, _TEACHER_SEED, device=self._device, threads=self._threads
+        )
+        teach_all_weights(author, statements(concept, half=1))
+        return author
 
 
 def _examples(rows: Rows) -> Examples:
