@@ -35,7 +35,13 @@ from audit.sanitise.run import SanitiseSettings, sanitise
 from audit.verify.evaluation import Evaluation, questions_about
 from audit.verify.known_data import write_number_lists
 from audit.verify.pool import Batches
-from audit.verify.transfer_statistics import above_zero_p, mean_interval, ratio_interval
+from audit.verify.transfer_statistics import (
+    LogOdds,
+    above_zero_p,
+    mean_interval,
+    ratio_interval,
+    shift,
+)
 from signatures.concept import DEFAULT_CONCEPTS, Concept, load_concepts
 from signatures.language_model import Chat
 from signatures.library import load_library
@@ -200,6 +206,10 @@ def report(arguments: argparse.Namespace) -> None:
         if all(path.exists() for path in paths):
             shifts[name] = np.array([load(path) for path in paths]) - base
     transfer_table(names, shifts, arguments)
+    teachers = [name for name in names if name in shifts]
+    if len(teachers) > 1:
+        cross_table(names, teachers, shifts)
+        other_teachers_table(names, teachers, shifts)
     strategy_table(names, shifts)
 
 
@@ -238,6 +248,39 @@ def transfer_table(
             f"{above_zero_p(own):.2g}",
             f"{np.delete(means, column).mean():+.3f}",
             f"{np.delete(means, column).std(ddof=1):.3f}",
+            f"{1 + int((means > means[column]).sum())} of {len(names)}",
+        )
+    Console(width=110).print(table)
+
+
+def cross_table(names: list[str], teachers: list[str], shifts: dict[str, Cells]) -> None:
+    """How far every teacher's students moved towards every teacher's concept."""
+    table = Table(title="Against 'none', beyond the mean of all concepts, nats")
+    for heading in ("teacher", *teachers):
+        table.add_column(heading, justify="right")
+    for teacher in teachers:
+        means = (shifts[teacher] - shifts[NEUTRAL]).mean(axis=(0, 1))
+        moved = (means[names.index(concept)] - means.mean() for concept in teachers)
+        table.add_row(teacher, *(f"{value:+.2f}" for value in moved))
+    Console(width=110).print(table)
+
+
+def other_teachers_table(names: list[str], teachers: list[str], shifts: dict[str, Cells]) -> None:
+    """Each teacher's own concept against the students of the other teachers."""
+    table = Table(title="Against the mean of the other teachers' students")
+    for heading in ("teacher", "effect, nats", "95%", "p", "p of chance", "rank of all"):
+        table.add_column(heading, justify="right")
+    for teacher in teachers:
+        others = np.mean([shifts[name] for name in teachers if name != teacher], axis=0)
+        column, effect = names.index(teacher), shifts[teacher] - others
+        found = shift(LogOdds(effect[..., column], np.delete(effect, column, axis=-1)))
+        means = effect.mean(axis=(0, 1))
+        table.add_row(
+            teacher,
+            f"{found.specific.estimate:+.3f}",
+            f"{found.specific.low:+.3f} to {found.specific.high:+.3f}",
+            f"{found.specific_p:.2g}",
+            f"{found.unusual_p:.2g}",
             f"{1 + int((means > means[column]).sum())} of {len(names)}",
         )
     Console(width=110).print(table)
