@@ -21,7 +21,9 @@ from audit.cli.scan_options import (
     model_rows_option,
     quiet_option,
     reference_option,
+    safer_set_option,
     schema_option,
+    stdout_format_option,
     tokenizer_option,
 )
 from audit.cli.verify_options import (
@@ -43,13 +45,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @inputs_argument
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Where the safer set goes: a file, or for several inputs a folder. Never an input.",
-)
+@safer_set_option
 @click.option(
     "-s",
     "--strategy",
@@ -76,15 +72,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Replace an output that exists.")
 @fail_on_option
 @verdict_option("--verdict-fails")
-@click.option(
-    "-f",
-    "--format",
-    "stdout_format",
-    type=click.Choice(["terminal", "json"]),
-    default="terminal",
-    show_default=True,
-    help="What to print on standard output.",
-)
+@stdout_format_option
 @click.option(
     "--report",
     "reports",

@@ -19,7 +19,9 @@ from audit.cli.scan_options import (
     model_rows_option,
     quiet_option,
     reference_option,
+    safer_set_option,
     schema_option,
+    stdout_format_option,
     student_family_option,
     tokenizer_option,
 )
@@ -63,13 +65,7 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
 
 @click.command("sanitise", cls=_WithStrategies)
 @inputs_argument
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Where the safer set goes: a file, or for several inputs a folder. Never an input.",
-)
+@safer_set_option
 @click.option(
     "-s",
     "--strategy",
@@ -128,15 +124,7 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     help="Where the receipt goes [default: beside the output, NAME.receipt.json].",
 )
 @fail_on_option
-@click.option(
-    "-f",
-    "--format",
-    "stdout_format",
-    type=click.Choice(["terminal", "json"]),
-    default="terminal",
-    show_default=True,
-    help="What to print on standard output.",
-)
+@stdout_format_option
 @quiet_option
 def sanitise_command(
     inputs: tuple[str, ...],

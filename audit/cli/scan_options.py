@@ -71,3 +71,21 @@ fail_on_option = click.option(
 )
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing on standard output.")
+
+stdout_format_option = click.option(
+    "-f",
+    "--format",
+    "stdout_format",
+    type=click.Choice(["terminal", "json"]),
+    default="terminal",
+    show_default=True,
+    help="What to print on standard output.",
+)
+
+safer_set_option = click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the safer set goes: a file, or for several inputs a folder. Never an input.",
+)

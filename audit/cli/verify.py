@@ -13,7 +13,12 @@ from audit.backends.open_model import ModelChoice
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
 from audit.cli.output import write_output
-from audit.cli.scan_options import quiet_option, schema_option, tokenizer_option
+from audit.cli.scan_options import (
+    quiet_option,
+    schema_option,
+    stdout_format_option,
+    tokenizer_option,
+)
 from audit.cli.verify_options import (
     check_reports,
     concepts_option,
@@ -51,15 +56,7 @@ if TYPE_CHECKING:
 @schema_option
 @tokenizer_option
 @verdict_option("--fail-on")
-@click.option(
-    "-f",
-    "--format",
-    "stdout_format",
-    type=click.Choice(["terminal", "json"]),
-    default="terminal",
-    show_default=True,
-    help="What to print on standard output.",
-)
+@stdout_format_option
 @click.option(
     "-o",
     "--output",
