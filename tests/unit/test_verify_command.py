@@ -195,7 +195,6 @@ def test_usage_errors_exit_4_with_one_line(verify, folder, arguments, what):
         ({"--before": "-"}, 4, "cannot be standard input"),
         ({"--model": "cache"}, 2, "cache"),
         ({"--modules": "owl"}, 4, "LoRA cannot adapt owl"),
-        ({"--modules": ","}, 4, "LoRA cannot adapt"),
         ({"--learning-rate": "1e30"}, 2, "diverged: lower the learning rate"),
     ],
 )
