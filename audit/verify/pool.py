@@ -48,7 +48,7 @@ def read_pools(named: Sequence[DataRows], most_rows: int) -> list[Pool]:
     ``NothingScannableError`` where a set has no row to train on.
     """
     first = named[0]
-    hashes = np.array([_prompt_hash(row) for row in first.rows()], dtype=np.uint64)
+    hashes = np.array([_prompt_hash(row) for row in _rows(first, Counter())], dtype=np.uint64)
     limit = int(np.sort(hashes)[most_rows - 1]) if len(hashes) > most_rows else (1 << 64) - 1
     pools = [_read(data, limit) for data in named]
     for data, pool in zip(named, pools, strict=True):
@@ -64,6 +64,16 @@ def _read(data: DataRows, limit: int) -> Pool:
     rows: list[WorkRow] = []
     rejects: Counter[str] = Counter()
     read = 0
+    for row in _rows(data, rejects):
+        read += 1
+        if _prompt_hash(row) <= limit:
+            rows.append(row)
+    return Pool(tuple(rows), read, dict(sorted(rejects.items())))
+
+
+def _rows(data: DataRows, rejects: Counter[str]) -> Iterator[WorkRow]:
+    """Every readable row; the others are counted. Raises ``AuditError``."""
+    read = 0
     for source in data.sources:
         try:
             for line, value in records(source, data.limits):
@@ -73,14 +83,10 @@ def _read(data: DataRows, limit: int) -> Pool:
                     rejects[fault.code] += 1
                     continue
                 read += 1
-                if _prompt_hash(row) <= limit:
-                    rows.append(row)
+                yield row
         except SourceBreak as error:
-            where = f":{error.line}" if error.line else ""
-            raise AuditError(
-                f"{source.name}{where}: {error.message}; no student was trained"
-            ) from error
-    return Pool(tuple(rows), read, dict(sorted(rejects.items())))
+            where = source.name + (f":{error.line}" if error.line else "")
+            raise AuditError(f"{where}: {error.message}; no student was trained") from error
 
 
 def _prompt_hash(row: WorkRow) -> int:
