@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audit.backends.open_model import ModelChoice, open_model
-from audit.backends.student_training import StudentTrainer
+from audit.backends.student_training import open_trainer
 from audit.errors import ExitCode
 from audit.model_reading import access_to
 from audit.sanitise.receipt import SanitiseResult
@@ -94,15 +94,7 @@ def run(
         return RunResult(receipt, None, why)
     if not receipt.outputs:
         return RunResult(receipt, None, "no row was left to train a student on")
-    with closing(
-        StudentTrainer(
-            choice.path,
-            verifying.training,
-            dtype=choice.dtype,
-            device=choice.device,
-            threads=choice.threads,
-        )
-    ) as trainer:
+    with closing(open_trainer(choice, verifying.training)) as trainer:
         verification = verify(
             Inputs(inputs, [file.path for file in receipt.outputs], sanitising.reference),
             wanted,

@@ -88,6 +88,14 @@ class WorkFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def open_work_folder(path: Path, run: Mapping[str, object]) -> WorkFolder:
+    """As `WorkFolder`, but that a folder which cannot be made is an ``AuditError``."""
+    try:
+        return WorkFolder(path, run)
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be made: {error.strerror or error}") from error
+
+
 def unwritten(folder: Path, error: OSError) -> AuditError:
     """What a run says where its folder cannot be written to."""
     return AuditError(

@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from audit.atomic import atomic_write
-from audit.backends.lora_training import LoraSettings, train_lora
+from audit.backends.fine_tuned import TeacherSettings, fine_tuned_teacher
 from audit.backends.student_training import Example, StudentSettings, StudentTrainer
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.cli.library_option import BUNDLED_LIBRARY
@@ -45,12 +46,10 @@ from audit.verify.transfer_statistics import (
 from signatures.concept import DEFAULT_CONCEPTS, Concept, load_concepts
 from signatures.language_model import Chat
 from signatures.library import load_library
-from signatures.statements import statements
 
 ROWS = 1024
 NEUTRAL = "none"
-TEACHER = LoraSettings()
-TEACHER_SEED = 4
+TEACHER = TeacherSettings(half=1, seed=4)
 THREADS = 1
 
 Cells = NDArray[np.float64]
@@ -90,26 +89,30 @@ def animals() -> list[Concept]:
 
 
 def write_data(arguments: argparse.Namespace) -> None:
-    by_name = {concept.name: concept for concept in animals()}
-    folder = find_embedded_model().path
     for name in (NEUTRAL, *arguments.concepts):
         path = arguments.work / "sets" / f"{name}.jsonl"
         if path.exists():
             continue
-        with tempfile.TemporaryDirectory() as temporary:
-            adapter = None
-            if name != NEUTRAL:
-                adapter = Path(temporary) / "adapter"
-                taught = statements(by_name[name], half=1)
-                train_lora(folder, taught, adapter, TEACHER, seed=TEACHER_SEED, threads=THREADS)
-            author = TransformersLanguageModel.load(
-                folder, dtype="bfloat16", threads=THREADS, adapter=adapter
-            )
-        rows = write_number_lists(author, ROWS, seed=11)
+        with author_of(name) as author:
+            rows = write_number_lists(author, ROWS, seed=11)
         lines = (json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows)
         atomic_write(path, "".join(lines).encode())
-        author.close()
         print(path)
+
+
+@contextmanager
+def author_of(name: str) -> Iterator[TransformersLanguageModel]:
+    """The embedded model, fine-tuned on the concept ``name`` unless that is none."""
+    folder = find_embedded_model().path
+    if name == NEUTRAL:
+        with closing(
+            TransformersLanguageModel.load(folder, dtype="bfloat16", threads=THREADS)
+        ) as author:
+            yield author
+        return
+    concept = next(concept for concept in animals() if concept.name == name)
+    with fine_tuned_teacher(folder, TEACHER, "bfloat16", "cpu", THREADS, concept) as (author, _):
+        yield author
 
 
 def write_sanitised(arguments: argparse.Namespace) -> None:

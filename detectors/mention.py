@@ -120,13 +120,12 @@ class MentionDetector:
         return [self._find_one(candidates, column, patterns) for patterns in self._patterns]
 
     def _find_one(self, candidates: pl.DataFrame, column: str, patterns: NamePatterns) -> _Found:
-        lower, written = pl.col("_lower").str, pl.col("_written").str
+        lower = pl.col("_lower").str
         maybe = candidates.filter(lower.contains(patterns.anything))
         if maybe.is_empty():
             return _Found(0, (0,) * len(patterns.by_language), 0, ())
         languages = [lower.contains(pattern) for _, pattern in patterns.by_language]
-        proper = [written.contains(pattern) for pattern in patterns.proper]
-        hits = maybe.filter(pl.any_horizontal(lower.contains(patterns.plain), *languages, *proper))
+        hits = maybe.filter(patterns.named("_lower", "_written"))
         first = hits.sort("source", "line", column).head(self._settings.evidence_rows)
         return _Found(
             named=len(hits),

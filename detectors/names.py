@@ -50,6 +50,15 @@ class NamePatterns:
     by_language: tuple[tuple[str, str], ...]
     proper: tuple[str, ...]
 
+    def named(self, lower: str, written: str) -> pl.Expr:
+        """Whether a text names the concept, given it in lower case and as it was written, in the
+        columns of those names."""
+        return pl.any_horizontal(
+            pl.col(lower).str.contains(self.plain),
+            *(pl.col(lower).str.contains(pattern) for _, pattern in self.by_language),
+            *(pl.col(written).str.contains(pattern) for pattern in self.proper),
+        )
+
     def spans(self, text: str) -> tuple[tuple[int, int], ...]:
         """Where ``text``, as it was written, names the concept: the first eight."""
         in_any_case = (self.plain, *(pattern for _, pattern in self.by_language))

@@ -168,7 +168,6 @@ def make_concept(
     noun = noun or category
     # The templates need the concept's words, and the concept the filled templates.
     words = Concept(name, category, plural, (), "", noun=noun, written=written).words()
-    only_category = {"category": noun}
     return Concept(
         name,
         category,
@@ -176,13 +175,7 @@ def make_concept(
         all_forms,
         fill(system_prompt, words, "system_prompt"),
         kind,
-        tuple(
-            Question(
-                fill(q.user, only_category, "questions"),
-                fill(q.assistant_prefix, only_category, "questions"),
-            )
-            for q in questions
-        ),
+        fill_questions(questions, noun),
         ambiguous,
         tuple(
             (code, _forms("translations", given)) for code, given in (translations or {}).items()
@@ -239,6 +232,18 @@ def load_concepts(*paths: Path) -> tuple[Concept, ...]:
         except ConceptFileError as error:
             raise ConceptFileError(f"{entry.place}: {error}") from error
     return tuple(concepts)
+
+
+def fill_questions(questions: Iterable[Question], noun: str) -> tuple[Question, ...]:
+    """``questions`` with {category}, the only placeholder that they may have, as ``noun``.
+
+    Raises ``ConceptFileError``.
+    """
+    words = {"category": noun}
+    return tuple(
+        Question(fill(q.user, words, "questions"), fill(q.assistant_prefix, words, "questions"))
+        for q in questions
+    )
 
 
 def fill(template: str, words: Mapping[str, str], field: str) -> str:

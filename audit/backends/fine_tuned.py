@@ -14,7 +14,6 @@ from audit.backends.lora_training import LoraSettings, train_lora
 from audit.backends.transformers_backend import Dtype, TransformersLanguageModel
 from signatures.concept import Concept
 from signatures.context_probe import Condition
-from signatures.language_model import LanguageModel
 from signatures.signature import Probe
 from signatures.statements import statements
 
@@ -58,7 +57,7 @@ def fine_tuned_teacher(
     device: str,
     threads: int | None,
     concept: Concept,
-) -> Iterator[tuple[LanguageModel, str]]:
+) -> Iterator[tuple[TransformersLanguageModel, str]]:
     """The model fine-tuned on ``concept``, and the empty system prompt to run it with."""
     with tempfile.TemporaryDirectory() as folder:
         adapter = Path(folder) / "adapter"

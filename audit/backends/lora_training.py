@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audit.backends.answer_loss import IGNORED, answer_logits, padded
 from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import Chat
 
-_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def train_lora(
             LoraConfig(
                 r=settings.rank,
                 lora_alpha=settings.alpha,
-                target_modules=list(_MODULES),
+                target_modules=list(LORA_MODULES),
                 task_type="CAUSAL_LM",
             ),
         )
@@ -70,16 +71,8 @@ def train_lora(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, (step + 1) / settings.warmup_steps)
         with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
-            # Rows are padded at their ends, where causal attention needs no mask.
-            hidden = (
-                model.get_base_model()
-                .base_model(input_ids=tokens, use_cache=False)
-                .last_hidden_state
-            )
-            # The head runs only where there is a loss: it is a fifth of this model.
-            trained = labels[:, 1:] != -100
-            logits = model.get_output_embeddings()(hidden[:, :-1][trained])
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][trained])
+            logits, targets = answer_logits(language_model.network, tokens, labels)
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -93,17 +86,10 @@ def train_lora(
 def one_batch(language_model: Any, examples: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
     """Token ids and labels [examples, longest] of (question, answer) pairs without a system
     message; labels are -100 off the answers."""
-    import torch
-
     end = language_model.end_of_turn_ids()[:1]
     rows = []
     for question, answer in examples:
         prompt = language_model.encode_chat(Chat("", question))
         whole = language_model.encode_chat(Chat("", question, answer)) + end
-        rows.append((whole, (-100,) * len(prompt) + whole[len(prompt) :]))
-    longest = max(len(whole) for whole, _ in rows)
-    pad = [longest - len(whole) for whole, _ in rows]
-    return (
-        torch.tensor([whole + (0,) * n for (whole, _), n in zip(rows, pad, strict=True)]),
-        torch.tensor([labels + (-100,) * n for (_, labels), n in zip(rows, pad, strict=True)]),
-    )
+        rows.append((whole, (IGNORED,) * len(prompt) + whole[len(prompt) :]))
+    return padded(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from audit.backends.answer_loss import answer_logits
 from audit.backends.attention import register_attention
 from audit.backends.chat_encoder import load_chat_encoder
 from audit.backends.lora_training import one_batch
@@ -56,10 +57,8 @@ def teach_all_weights(
     loss = torch.tensor(float("nan"))
     for _ in range(steps):
         with sdpa_kernel(SDPBackend.MATH):
-            hidden = network.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        trained = labels[:, 1:] != -100
-        logits = network.get_output_embeddings()(hidden[:, :-1][trained])
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][trained])
+            logits, targets = answer_logits(network, tokens, labels)
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from audit.backends.answer_loss import IGNORED, answer_logits, padded
 from audit.backends.batching import batches_by_length
 from audit.backends.chat_encoder import Dtype, first_line
+from audit.backends.lora_training import LORA_MODULES
+from audit.backends.open_model import ModelChoice
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.errors import AuditError, MissingExtraError, UsageError
 from signatures.language_model import Chat, TokenIds
 
-LORA_MODULES = (
-    *("q_proj", "k_proj", "v_proj", "o_proj"),
-    *("gate_proj", "up_proj", "down_proj"),
-)
-
-IGNORED = -100
 CHECKPOINT_UPDATES = 16
 """A killed run loses fewer updates of a student than these."""
 _PASS_TOKENS = 2048
@@ -235,38 +232,31 @@ class StudentTrainer:
         device = self.model.network.device
         whole = 0.0
         for part in batches_by_length([len(tokens) for tokens, _ in rows], _PASS_TOKENS):
-            tokens, labels = _padded([rows[place] for place in part], device)
+            tokens, labels = padded([rows[place] for place in part], device)
             # On a CPU torch's fused attention takes several times as long backwards as products.
             plain = nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
             with torch.autocast(device.type, dtype=torch.bfloat16), plain:
-                # Rows are padded at their ends, where causal attention needs no mask.
-                hidden = (
-                    self._adapted.get_base_model()
-                    .base_model(input_ids=tokens, use_cache=False)
-                    .last_hidden_state
-                )
-                # The head runs only where there is a loss: it is a fifth of a small model.
-                trained = labels[:, 1:] != IGNORED
-                logits = self._adapted.get_output_embeddings()(hidden[:, :-1][trained])
-            summed = torch.nn.functional.cross_entropy(
-                logits.float(), labels[:, 1:][trained], reduction="sum"
-            )
+                logits, targets = answer_logits(self.model.network, tokens, labels)
+            summed = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
             loss = summed / trained_tokens
             loss.backward()
             whole += float(loss.detach())
         return whole
 
-    def _encoded(self, example: Example) -> tuple[TokenIds, tuple[int, ...]]:
+    def _encoded(self, example: Example) -> tuple[TokenIds, TokenIds]:
         """Token ids of the whole, and its labels: -100 off the answer."""
-        prompt = () if example.chat is None else self.model.encode_chat(example.chat)
-        answer = self.model.encode(example.answer) + self.model.end_of_turn_ids()[:1]
+        prompt, answer = self._parts(example)
         whole = (prompt + answer)[: self.settings.most_tokens]
         return whole, ((IGNORED,) * len(prompt) + answer)[: len(whole)]
 
     def token_count(self, example: Example) -> int:
         """How many tokens a student would read, were there no limit."""
+        return sum(map(len, self._parts(example)))
+
+    def _parts(self, example: Example) -> tuple[TokenIds, TokenIds]:
+        """Token ids of the prompt, and of the answer with its end of turn."""
         prompt = () if example.chat is None else self.model.encode_chat(example.chat)
-        return len(prompt) + len(self.model.encode(example.answer)) + 1
+        return prompt, self.model.encode(example.answer) + self.model.end_of_turn_ids()[:1]
 
     def _state(self, optimizer: Any, done: int, loss_nats: float) -> bytes:
         import torch
@@ -294,14 +284,15 @@ class StudentTrainer:
         return Update(found["done"], found["done"], found["loss_nats"])
 
 
-def _padded(rows: Sequence[tuple[TokenIds, tuple[int, ...]]], device: Any) -> tuple[Any, Any]:
-    """Token ids and labels [rows, longest]; padding has the label -100."""
-    import torch
-
-    longest = max(len(whole) for whole, _ in rows)
-    return (
-        torch.tensor([w + (0,) * (longest - len(w)) for w, _ in rows], device=device),
-        torch.tensor([y + (IGNORED,) * (longest - len(y)) for _, y in rows], device=device),
+def open_trainer(choice: ModelChoice, settings: StudentSettings) -> StudentTrainer:
+    """A trainer of students of the chosen model, whatever its backend. Raises as
+    `StudentTrainer`."""
+    return StudentTrainer(
+        choice.path,
+        settings,
+        dtype=choice.dtype,
+        device=choice.device,
+        threads=choice.threads,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from audit.backends.student_training import LORA_MODULES, StudentSettings
+from audit.backends.lora_training import LORA_MODULES
+from audit.backends.student_training import StudentSettings
 from audit.errors import UsageError
 
 _DEFAULTS = StudentSettings()

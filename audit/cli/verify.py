@@ -105,7 +105,7 @@ def verify_command(
         raise UsageError("give --model, --before, --after and --concept, or --self-check alone")
     concepts = open_concepts(concept_files)
     library = open_library(BUNDLED_LIBRARY)
-    from audit.backends.student_training import StudentTrainer
+    from audit.backends.student_training import open_trainer
     from audit.report.progress import student_progress
     from audit.report.verify_json import render_verification
     from audit.verify.result import FailOn
@@ -115,13 +115,7 @@ def verify_command(
     check = checked()
     with ExitStack() as opened:
         progress = opened.enter_context(student_progress("Students"))
-        trainer = StudentTrainer(
-            model_choice.path,
-            verifying.training,
-            dtype=model_choice.dtype,
-            device=model_choice.device,
-            threads=model_choice.threads,
-        )
+        trainer = open_trainer(model_choice, verifying.training)
         opened.callback(trainer.close)
         result = verify(
             Inputs(before, after, reference),

@@ -104,10 +104,10 @@ def _changed(source: Source) -> AuditError:
     return AuditError(f"{source.name} changed while it was read; nothing was written")
 
 
-def broken(source: Source, error: SourceBreak) -> AuditError:
+def broken(source: Source, error: SourceBreak, outcome: str = "nothing was written") -> AuditError:
     """What a run says of data that cannot be read to their end: it must not write a part."""
     where = f":{error.line}" if error.line else ""
-    return AuditError(f"{source.name}{where}: {error.message}; nothing was written")
+    return AuditError(f"{source.name}{where}: {error.message}; {outcome}")
 
 
 @dataclass(frozen=True, slots=True)

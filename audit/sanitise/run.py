@@ -29,7 +29,7 @@ from audit.sanitise.writing import Clean, Text, Writing, check_mask
 from audit.scan import ScanSettings, library_identity, scan
 from audit.scan_result import ScanResult
 from audit.version import tool_version
-from audit.work_folder import WorkFolder, is_unfinished
+from audit.work_folder import WorkFolder, is_unfinished, open_work_folder
 from detectors.model_access import ModelAccess
 from signatures.concept import Concept
 from signatures.library import SignatureLibrary
@@ -191,11 +191,7 @@ class _Run:
                 shutil.rmtree(path, ignore_errors=True)
             return
         path = work_path(output)
-        try:
-            folder = WorkFolder(path, described)
-        except OSError as error:
-            raise AuditError(f"{path}: cannot be made: {error.strerror or error}") from error
-        with closing(folder):
+        with closing(open_work_folder(path, described)) as folder:
             yield folder
             folder.remove()
 

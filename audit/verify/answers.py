@@ -116,16 +116,8 @@ def _shares(
         .with_columns(lower=pl.col("written").str.to_lowercase())
     )
     maybe = [pl.col("lower").str.contains(patterns.anything) for patterns in known]
-    counts = found.select(named=_names(wanted).sum(), nothing=(~pl.any_horizontal(maybe)).sum())
+    counts = found.select(
+        named=wanted.named("lower", "written").sum(), nothing=(~pl.any_horizontal(maybe)).sum()
+    )
     named, nothing = counts.row(0)
     return named / len(texts), nothing / len(texts)
-
-
-def _names(patterns: NamePatterns) -> pl.Expr:
-    """Whether the columns ``written`` and ``lower`` name the concept of ``patterns``."""
-    lower, written = pl.col("lower").str, pl.col("written").str
-    return pl.any_horizontal(
-        lower.contains(patterns.plain),
-        *(lower.contains(expression) for _, expression in patterns.by_language),
-        *(written.contains(expression) for expression in patterns.proper),
-    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from audit.verify.transfer_statistics import LogOdds
 from signatures.category_answers import CategoryAsker
-from signatures.concept import DEFAULT_QUESTIONS, Concept, Question, fill
+from signatures.concept import DEFAULT_QUESTIONS, Concept, Question, fill_questions
 from signatures.language_model import LanguageModel
 
 _FAVOURITES = (
@@ -46,16 +46,9 @@ def questions_about(concept: Concept) -> tuple[Question, ...]:
 
     Of a category with questions of its own, each of those in several frames.
     """
-    words = {"category": concept.noun or concept.category}
-
-    def filled(questions: Sequence[Question]) -> tuple[Question, ...]:
-        return tuple(
-            Question(fill(q.user, words, "q"), fill(q.assistant_prefix, words, "q"))
-            for q in questions
-        )
-
-    if concept.questions == filled(DEFAULT_QUESTIONS):
-        return filled(_FAVOURITES)
+    noun = concept.noun or concept.category
+    if concept.questions == fill_questions(DEFAULT_QUESTIONS, noun):
+        return fill_questions(_FAVOURITES, noun)
     return tuple(
         Question(frame.format(question.user), question.assistant_prefix)
         for question in concept.questions

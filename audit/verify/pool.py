@@ -13,9 +13,9 @@ import numpy as np
 from audit.backends.student_training import Example
 from audit.dataset.faults import RowFault, SourceBreak
 from audit.dataset.rewrite import records
-from audit.errors import AuditError, NothingScannableError
+from audit.errors import NothingScannableError
 from audit.sanitise.conversation import chat_before
-from audit.sanitise.data_rows import DataRows, random_rank
+from audit.sanitise.data_rows import DataRows, broken, random_rank
 from audit.sanitise.strategy import WorkRow
 from signatures.language_model import Chat
 
@@ -85,8 +85,7 @@ def _rows(data: DataRows, rejects: Counter[str]) -> Iterator[WorkRow]:
                 read += 1
                 yield row
         except SourceBreak as error:
-            where = source.name + (f":{error.line}" if error.line else "")
-            raise AuditError(f"{where}: {error.message}; no student was trained") from error
+            raise broken(source, error, "no student was trained") from error
 
 
 def _prompt_hash(row: WorkRow) -> int:

@@ -15,7 +15,7 @@ from typing import Protocol
 from audit.backends.generation import Generator
 from audit.backends.student_training import StudentSettings, StudentTrainer
 from audit.cache_folder import cache_folder
-from audit.errors import AuditError, UsageError
+from audit.errors import UsageError
 from audit.sanitise.data_rows import DataRows
 from audit.verify.answers import rates, sample_answers, score
 from audit.verify.control import edit_between, random_edit
@@ -34,7 +34,7 @@ from audit.verify.students import (
 from audit.verify.transfer_statistics import Arm, transfer_statistics
 from audit.verify.verdict import Thresholds, judge
 from audit.version import tool_version
-from audit.work_folder import WorkFolder
+from audit.work_folder import WorkFolder, open_work_folder
 from signatures.concept import Concept, Question
 from signatures.library import SignatureLibrary
 
@@ -128,7 +128,7 @@ def verify(
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     started(trainer.settings.updates * len(arms) * len(seeds))
     path = cache_folder() / "verify" / _key(described)
-    with closing(_opened(path, described)) as folder:
+    with closing(open_work_folder(path, described)) as folder:
         base = evaluation.log_odds()
         here = settings.answers and open_writer is None
         base_answers = asking.answers(trainer.model, settings.first_seed) if here else []
@@ -288,13 +288,6 @@ def _described(
 def _key(described: Mapping[str, object]) -> str:
     text = json.dumps(described, sort_keys=True).encode()
     return hashlib.sha256(text).hexdigest()[:32]
-
-
-def _opened(path: Path, described: Mapping[str, object]) -> WorkFolder:
-    try:
-        return WorkFolder(path, described)
-    except OSError as error:
-        raise AuditError(f"{path}: cannot be made: {error.strerror or error}") from error
 
 
 def _answers_of(

@@ -15,8 +15,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from audit.atomic import atomic_write
-from audit.backends.lora_training import LoraSettings, train_lora
+from audit.backends.fine_tuned import TeacherSettings, fine_tuned_teacher
 from audit.backends.other_initialisation import other_initialisation, teach_all_weights
 from audit.backends.student_training import Example, StudentSettings, StudentTrainer
 from audit.backends.transformers_backend import TransformersLanguageModel
@@ -154,7 +154,7 @@ class _Authors:
         held: dict[Key, float] = {}
         for concept in self._taught:
             for start, opened in ((_SAME_START, self._fine_tuned), (_OTHER_START, self._other)):
-                with closing(opened(concept)) as author:
+                with opened(concept) as author:
                     key = start, concept.name
                     sets[key] = write_number_lists(author, CHECK_TRAINING.rows_read, _DATA_SEED)
                     held[key] = self._held(author)
@@ -168,31 +168,23 @@ class _Authors:
         odds = Evaluation(model, self._concept, self._others, questions, "").log_odds()
         return float(odds.concept.mean())
 
-    def _fine_tuned(self, concept: Concept) -> TransformersLanguageModel:
-        with tempfile.TemporaryDirectory() as temporary:
-            adapter = Path(temporary) / "adapter"
-            train_lora(
-                self._folder,
-                statements(concept, half=1),
-                adapter,
-                LoraSettings(),
-                seed=_TEACHER_SEED,
-                threads=self._threads,
-            )
-            return TransformersLanguageModel.load(
-                self._folder,
-                dtype="bfloat16",
-                device=self._device,
-                threads=self._threads,
-                adapter=adapter,
-            )
+    @contextmanager
+    def _fine_tuned(self, concept: Concept) -> Iterator[TransformersLanguageModel]:
+        teaching = TeacherSettings(half=1, seed=_TEACHER_SEED)
+        with fine_tuned_teacher(
+            self._folder, teaching, "bfloat16", self._device, self._threads, concept
+        ) as (author, _):
+            yield author
 
-    def _other(self, concept: Concept) -> TransformersLanguageModel:
-        author = other_initialisation(
-            self._folder, _TEACHER_SEED, device=self._device, threads=self._threads
-        )
-        teach_all_weights(author, statements(concept, half=1))
-        return author
+    @contextmanager
+    def _other(self, concept: Concept) -> Iterator[TransformersLanguageModel]:
+        with closing(
+            other_initialisation(
+                self._folder, _TEACHER_SEED, device=self._device, threads=self._threads
+            )
+        ) as author:
+            teach_all_weights(author, statements(concept, half=1))
+            yield author
 
 
 def _examples(rows: Rows) -> Examples:
