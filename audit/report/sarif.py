@@ -12,7 +12,6 @@ same commit, and ignores the ``category`` that a workflow gives.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import math
 import re
@@ -22,6 +21,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
+from audit.finding_fingerprint import finding_fingerprint
 from audit.report import summary
 from audit.report.safe_text import shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
@@ -371,8 +371,7 @@ def _fingerprint(
     rule: str, concept: str, result: ScanResult, evidence: Sequence[EvidenceRow]
 ) -> Json:
     """The same finding keeps its alert when rows move: content counts, line numbers do not."""
-    content = [rule, concept, result.library.content_sha256, sorted(row.text for row in evidence)]
-    digest = hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
+    digest = finding_fingerprint(rule, concept, result, evidence)
     return {"primaryLocationLineHash": f"{digest}:1"}
 
 
