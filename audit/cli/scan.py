@@ -97,7 +97,8 @@ from detectors.model_access import ModelSettings
     "outputs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Also write a report, in the format of the file's ending (.json, .sarif, .md, .txt).",
+    help="Also write a report, in the format of the file's ending (.json, .sarif, .md, .html, "
+    ".xml for JUnit, .txt).",
 )
 @quiet_option
 def scan_command(

@@ -17,7 +17,10 @@ from audit.scan_result import ScanResult
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format: the file endings that ask for it, and ``module:function`` of its renderer."""
+    """A format: the file endings that ask for it, and ``module:function`` of its renderer.
+
+    Without an ending it is for standard output only.
+    """
 
     endings: tuple[str, ...]
     renderer: str
@@ -37,6 +40,9 @@ FORMATS: dict[str, Format] = {
     "json": Format((".json",), "audit.report.json_report:to_json"),
     "sarif": Format((".sarif", ".sarif.json"), "audit.report.sarif:to_sarif"),
     "markdown": Format((".md",), "audit.report.markdown:to_markdown"),
+    "junit": Format((".junit.xml", ".xml"), "audit.report.junit:to_junit"),
+    "github": Format((), "audit.report.github:to_annotations"),
+    "html": Format((".html", ".htm"), "audit.report.scan_page:to_html"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Markdown for pull-request comments and step summaries (GitHub flavour).
+"""Markdown for pull-request comments and step summaries (GitHub flavour), of one scan or several.
 
 Text from data appears only in code spans and fenced blocks that are longer than any run of
 backticks in it, or with every special character escaped. The few HTML tags are the report's own.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from audit.dataset.record import Reject
+from audit.named_scan import NamedScan
 from audit.report import summary
+from audit.report.acceptance import Acceptance, accepted_words
 from audit.report.safe_text import mark, shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
 from detectors.finding import Finding, Verdict
@@ -37,22 +39,122 @@ _SHOWN_CONCEPTS = 10
 _SHOWN_DETECTORS = 12
 _SHOWN_REJECTS = 5
 _SHOWN_LINES = 20
+_SHOWN_SETS = 100
+_DETAILS = (10, 5, 2, 0)
+"""Flagged findings shown in full, from the most room to the least."""
+
+_URGENCY = (
+    Outcome.INCOMPLETE,
+    Outcome.NOTHING_SCANNABLE,
+    Outcome.FLAGGED,
+    Outcome.INCONCLUSIVE,
+    Outcome.NOT_DETECTED,
+)
 
 
 def to_markdown(result: ScanResult) -> str:
     """``result`` as Markdown of at most 60,000 characters: details of findings are cut first."""
-    for details in (10, 5, 2, 0):
-        text = "\n".join(_lines(result, details)) + "\n"
+    scan = NamedScan("", result)
+    for details in _DETAILS:
+        text = _joined(_lines(scan, details))
         if len(text) <= COMMENT_CHARACTERS_LIMIT:
             return text
     note = "\n… cut: this report is longer than a comment may be.\n"
     return text[: text.rindex("\n", 0, COMMENT_CHARACTERS_LIMIT - len(note)) + 1] + note
 
 
-def _lines(result: ScanResult, details: int) -> Iterable[str]:
+def scans_to_markdown(
+    scans: Sequence[NamedScan],
+    *,
+    limit: int = COMMENT_CHARACTERS_LIMIT,
+    size: Callable[[str], int] = len,
+) -> str:
+    """All of ``scans`` as Markdown whose ``size`` (default: in characters) is at most ``limit``.
+
+    A table of the data sets, those that need a look first, then each in full. If that is too
+    long, the last data sets lose details of findings first, then whole data sets go: the report
+    says how many. The table itself fits into the limit of a comment.
+    """
+    ordered = sorted(scans, key=_urgency)
+    parts = [_joined(_lines(scan, 0)) for scan in ordered]
+    table = _joined(_table(ordered))
+    left = limit - size(table) - sum(size(part) + 1 for part in parts)
+    if left < 0:
+        return _cut(table, parts, limit, size)
+    for i, scan in enumerate(ordered):
+        for details in _DETAILS[:-1]:
+            part = _joined(_lines(scan, details))
+            more = size(part) - size(parts[i])
+            if more <= left:
+                parts[i] = part
+                left -= more
+                break
+    return "\n".join([table, *parts])
+
+
+def _cut(table: str, parts: Sequence[str], limit: int, size: Callable[[str], int]) -> str:
+    """``table`` and the first of ``parts`` that fit, with a line for the others."""
+    text = table
+    for shown, part in enumerate(parts):
+        left = summary.plural(len(parts) - shown, "data set")
+        note = f"\n… cut: details of {left} are left out here; the JSON report has them all.\n"
+        if size(text) + size(part) + size(note) + 1 > limit:
+            return text + note
+        text += "\n" + part
+    return text
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _urgency(scan: NamedScan) -> tuple[int, bool]:
+    """What is wholly accepted comes where nothing was detected, and before it."""
+    accepted = scan.result.outcome is Outcome.FLAGGED and Acceptance(scan).is_whole
+    outcome = Outcome.NOT_DETECTED if accepted else scan.result.outcome
+    return _URGENCY.index(outcome), not accepted
+
+
+def _table(scans: Sequence[NamedScan]) -> Iterator[str]:
+    counts = (
+        (outcome, sum(scan.result.outcome is outcome for scan in scans)) for outcome in _URGENCY
+    )
+    verdicts = ", ".join(f"{n:,} {outcome.value}" for outcome, n in counts if n)
+    yield f"# subliminal-audit: {summary.plural(len(scans), 'data set')}"
+    yield ""
+    yield f"{verdicts or 'No data set was scanned: nothing was decided'}."
+    yield ""
+    if not scans:
+        return
+    yield "| data set | verdict | flagged | accepted | inconclusive | not detected | rows |"
+    yield "|---|---|--:|--:|--:|--:|--:|"
+    for scan in scans[:_SHOWN_SETS]:
+        flagged, undecided, quiet = summary.concepts_by_verdict(scan.result)
+        acceptance = Acceptance(scan)
+        accepted = sum(acceptance.is_accepted(concept) for concept in flagged)
+        verdict = f"**{summary.verdict_words(scan.result)}**"
+        cells = (
+            _code(scan.name),
+            f"{verdict}, accepted" if acceptance.is_whole else verdict,
+            f"{len(flagged) - accepted:,}",
+            f"{accepted:,}",
+            f"{len(undecided):,}",
+            f"{len(quiet):,}",
+            f"{scan.result.rows_scanned:,}",
+        )
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    if len(scans) > _SHOWN_SETS:
+        yield f"… and {summary.plural(len(scans) - _SHOWN_SETS, 'more data set')}"
+        yield ""
+
+
+def _lines(scan: NamedScan, details: int) -> Iterable[str]:
+    result = scan.result
     seen = summary.overview(result)
     verdicts, rows = summary.facts(result)
-    yield f"## subliminal-audit: {summary.verdict_words(result)}"
+    name = f"{_code(scan.name, cell=False)}" if scan.name else "subliminal-audit"
+    yield f"## {name}: {summary.verdict_words(result)}"
     yield ""
     yield f"> [!{_ALERT[result.outcome]}]"
     yield f"> **{_sentence(result.headline)}**"
@@ -62,9 +164,10 @@ def _lines(result: ScanResult, details: int) -> Iterable[str]:
     yield f"> {' · '.join(rows)}"
     yield ""
     if result.concepts:
-        yield from _concepts(result, max(details, 2) * 5)
+        yield from _concepts(scan, max(details, 2) * 5)
     if result.findings:
-        yield from _findings(seen, max(details, 2) * 5)
+        yield from _findings(scan, seen, max(details, 2) * 5)
+    yield from _accepted(scan)
     for f in seen.flagged[:details]:
         yield from _details(f)
     if len(seen.flagged) > details:
@@ -135,7 +238,25 @@ def _longest_run(character: str, text: str) -> int:
 # Sections
 
 
-def _concepts(result: ScanResult, shown_flagged: int) -> Iterable[str]:
+def _accepted(scan: NamedScan) -> Iterable[str]:
+    found = [(f, scan.acceptance(f)) for f in summary.overview(scan.result).flagged]
+    known = [(f, accepted) for f, accepted in found if accepted is not None]
+    if not known:
+        return
+    yield "### Accepted"
+    yield ""
+    yield "These findings are flagged, and let through:"
+    yield ""
+    for f, accepted in known[:_SHOWN_LINES]:
+        who = f"{_code(f.code, cell=False)} {_code(f.concept, cell=False)}"
+        yield f"- {who}: {_sentence(accepted_words(accepted))}"
+    yield from _more(len(known) - _SHOWN_LINES, "accepted finding")
+    yield ""
+
+
+def _concepts(scan: NamedScan, shown_flagged: int) -> Iterable[str]:
+    result = scan.result
+    acceptance = Acceptance(scan)
     flagged, undecided, quiet = summary.concepts_by_verdict(result)
     codes = summary.detector_codes(result.concepts)[:_SHOWN_DETECTORS]
     parts = (
@@ -151,6 +272,8 @@ def _concepts(result: ScanResult, shown_flagged: int) -> Iterable[str]:
         verdict = concept.verdict.value
         if concept.verdict is Verdict.FLAGGED:
             verdict = f"**FLAGGED** {concept.severity.value}"
+            if acceptance.is_accepted(concept):
+                verdict += ", accepted"
         elif concept.reason:
             verdict += f": {concept.reason.value}"
         cells = (
@@ -178,7 +301,7 @@ def _concepts(result: ScanResult, shown_flagged: int) -> Iterable[str]:
         yield ""
 
 
-def _findings(seen: summary.Overview, shown_flagged: int) -> Iterable[str]:
+def _findings(scan: NamedScan, seen: summary.Overview, shown_flagged: int) -> Iterable[str]:
     shown = [
         *seen.flagged[:shown_flagged],
         *seen.inconclusive[:_SHOWN_INCONCLUSIVE],
@@ -192,6 +315,8 @@ def _findings(seen: summary.Overview, shown_flagged: int) -> Iterable[str]:
         verdict = f.verdict.value
         if f.verdict is Verdict.FLAGGED:
             verdict = f"**FLAGGED** {f.severity.value}"
+            if scan.acceptance(f) is not None:
+                verdict += ", accepted"
         elif f.reason:
             verdict += f": {f.reason.value}"
         effect = summary.signed(f.effect)

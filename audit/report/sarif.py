@@ -3,7 +3,8 @@
 Only flagged findings become results. GitHub shows every result as an alert, whatever its
 ``kind``, so a "not detected" with kind ``pass`` would raise one. An undecided or broken-off scan
 must not look like a pass either (no results closes old alerts): it becomes one result of the
-rule SA000. The concepts behind it are tool notifications.
+rule SA000. The concepts behind it are tool notifications. Several data sets share one run: GitHub
+refuses a file with two runs of one tool and category (since July 2025) or with more than 20 runs.
 
 ``runAutomationDetails`` is left out on purpose: with it, GitHub refuses a second upload of the
 same commit, and ignores the ``category`` that a workflow gives.
@@ -12,19 +13,25 @@ same commit, and ignores the ``category`` that a workflow gives.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
+from audit.dataset.record import SourceSummary
 from audit.finding_fingerprint import finding_fingerprint
+from audit.named_scan import Accepted, NamedScan
 from audit.report import summary
+from audit.report.acceptance import accepted_words
 from audit.report.safe_text import shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
+from audit.version import tool_version
 from detectors.compose import ConceptVerdict
 from detectors.detector import DetectorInfo
 from detectors.finding import EvidenceRow, Finding, Severity, Verdict
@@ -37,6 +44,7 @@ GZIPPED_BYTES_LIMIT = 10_000_000
 # GitHub shows the first locations only; more would fill the file.
 _LOCATIONS_LIMIT = 50
 _SNIPPET_CHARACTERS = 300
+_INCONCLUSIVE_LIMIT = 1000
 _UNDECIDED_RULE = "SA000"
 _NOTIFICATIONS = {
     "broken-source": "A source could not be read to its end.",
@@ -50,16 +58,47 @@ _NOT_READ = (Outcome.INCOMPLETE, Outcome.NOTHING_SCANNABLE)
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How much may be written: ``details`` are undecided and rejected things one by one."""
+
+    results: int
+    snippets: bool
+    details: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    scan: NamedScan
+    finding: Finding
+    concept: ConceptVerdict
+    accepted: Accepted | None
+
+
 def to_sarif(result: ScanResult, *, root: Path | None = None) -> bytes:
     """``result`` as SARIF 2.1.0, at most 5,000 results and 10 MB gzipped.
 
     Paths below ``root`` (default: the working folder) become relative to it, as GitHub needs
-    them. If the file would be too large, snippets go first, then the least severe results; a
-    notification then says how many.
+    them. If the file would be too large, snippets go first, then the least severe results, then
+    what is listed beside them; a notification then says so.
+    """
+    return scans_to_sarif((NamedScan("", result),), root)
+
+
+def scans_to_sarif(scans: Sequence[NamedScan], root: Path | None = None) -> bytes:
+    """All of ``scans`` in one run, within the limits and with the paths of `to_sarif`.
+
+    Accepted findings become results with a suppression, after all others and of level ``note``:
+    GitHub does not know suppressions, and would raise their alerts like any other.
     """
     base = Path.cwd() if root is None else root
-    for snippets, results_limit in ((True, RESULTS_LIMIT), (False, RESULTS_LIMIT), (False, 500)):
-        data = _encode(_log(result, base, snippets, results_limit))
+    for room in (
+        _Room(RESULTS_LIMIT, snippets=True, details=True),
+        _Room(RESULTS_LIMIT, snippets=False, details=True),
+        _Room(500, snippets=False, details=True),
+        _Room(500, snippets=False, details=False),
+    ):
+        data = _encode(_log(scans, base, room))
         if len(data) <= GZIPPED_BYTES_LIMIT or _gzipped_bytes(data) <= GZIPPED_BYTES_LIMIT:
             break
     return data
@@ -74,18 +113,23 @@ def _encode(document: Json) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def _log(result: ScanResult, base: Path, snippets: bool, results_limit: int) -> Json:
-    flagged = sorted(summary.overview(result).flagged, key=lambda f: -f.severity.rank)
-    rules = _rules(result)
+def _log(scans: Sequence[NamedScan], base: Path, room: _Room) -> Json:
+    rules = _rules(scans)
     position = {rule["id"]: i for i, rule in enumerate(rules)}
-    concepts = {(c.family, c.concept): c for c in result.concepts}
-    results = [
-        _result(f, concepts[f.family, f.concept], result, position[f.code], base, snippets)
-        for f in flagged[: results_limit - 1]
+    undecided = [scan for scan in scans if _is_undecided(scan.result)]
+    results = [_undecided_result(s, position[_UNDECIDED_RULE], base) for s in undecided]
+    flagged = _flagged(scans)
+    shown = flagged[: max(0, room.results - len(results))]
+    found = [
+        _result(flag, position[_plain(flag.finding.code)], base, room.snippets) for flag in shown
     ]
-    _number_repeats(results)
-    if _UNDECIDED_RULE in position:
-        results.insert(0, _undecided_result(result, position[_UNDECIDED_RULE], base))
+    _number_repeats(found)
+    notes = [note for scan in scans for note in _notifications(scan, base, room)]
+    if left_out := len(flagged) - len(shown):
+        text = f"{summary.plural(left_out, 'flagged finding')} left out"
+        notes.append(_note("left-out", "warning", text))
+    if not room.details:
+        notes.append(_note("left-out", "warning", "Details of data sets left out"))
     return {
         "$schema": SCHEMA_URI,
         "version": "2.1.0",
@@ -94,7 +138,9 @@ def _log(result: ScanResult, base: Path, snippets: bool, results_limit: int) -> 
                 "tool": {
                     "driver": {
                         "name": "subliminal-audit",
-                        "version": _plain(result.tool_version),
+                        "version": _plain(
+                            scans[0].result.tool_version if scans else tool_version()
+                        ),
                         "rules": rules,
                         "notifications": [
                             {"id": name, "shortDescription": {"text": text}}
@@ -105,10 +151,10 @@ def _log(result: ScanResult, base: Path, snippets: bool, results_limit: int) -> 
                 "columnKind": "unicodeCodePoints",
                 "invocations": [
                     {
-                        "executionSuccessful": result.outcome not in _NOT_READ,
-                        "toolExecutionNotifications": _notifications(
-                            result, base, len(flagged) - (results_limit - 1)
+                        "executionSuccessful": not any(
+                            scan.result.outcome in _NOT_READ for scan in scans
                         ),
+                        "toolExecutionNotifications": notes,
                     }
                 ],
                 "artifacts": [
@@ -118,21 +164,56 @@ def _log(result: ScanResult, base: Path, snippets: bool, results_limit: int) -> 
                         "hashes": {"sha-256": _plain(source.sha256)},
                         "roles": ["analysisTarget"],
                     }
-                    for source in result.sources
+                    for source in _distinct_sources(scans)
                 ],
-                "results": results,
-                "properties": _run_properties(result),
+                "results": results[: room.results] + found,
+                "properties": _properties(scans, room),
             }
         ],
     }
 
 
-def _run_properties(result: ScanResult) -> Json:
-    seen = summary.overview(result)
+def _distinct_sources(scans: Sequence[NamedScan]) -> list[SourceSummary]:
+    """Every file once: SARIF wants artifacts to be unique, and two data sets may share one."""
+    sources = (s for scan in scans for s in scan.result.sources)
+    return list({(s.source, s.size_bytes, s.sha256): s for s in sources}.values())
+
+
+def _flagged(scans: Sequence[NamedScan]) -> list[_Flag]:
+    """What becomes a result: what counts first, then what is accepted; the most severe first."""
+    flags: list[_Flag] = []
+    for scan in scans:
+        concepts = {(c.family, c.concept): c for c in scan.result.concepts}
+        flags += [
+            _Flag(scan, f, concepts[f.family, f.concept], scan.acceptance(f))
+            for f in summary.overview(scan.result).flagged
+        ]
+    return sorted(flags, key=lambda f: (f.accepted is not None, -f.finding.severity.rank))
+
+
+def _properties(scans: Sequence[NamedScan], room: _Room) -> Json:
+    """Those of the one scan without a name as they are, those of named ones each in an entry."""
+    if len(scans) == 1 and not scans[0].name:
+        return _run_properties(scans[0], room)
     return {
+        "dataSets": [{"name": _plain(s.name), **_run_properties(s, room)} for s in scans],
+    }
+
+
+def _run_properties(scan: NamedScan, room: _Room) -> Json:
+    result = scan.result
+    seen = summary.overview(result)
+    verdict = {
         "outcome": result.outcome.value,
-        "headline": _plain(result.headline),
+        "headline": _plain(shorten(result.headline, 1000)[0]),
         "meaning": summary.MEANING[result.outcome],
+        "rowsRejected": result.rows_rejected,
+        "rowsScanned": result.rows_scanned,
+    }
+    if not room.details:
+        return verdict
+    return {
+        **verdict,
         "limits": [_plain(limit) for limit in result.limits],
         "concepts": [_concept(concept) for concept in result.concepts],
         "notDetected": [
@@ -147,8 +228,6 @@ def _run_properties(result: ScanResult) -> Json:
         ],
         "provenance": {label: _plain(text) for label, text in summary.provenance(result)},
         "rejectCounts": {_plain(code): count for code, count in summary.reject_codes(result)},
-        "rowsRejected": result.rows_rejected,
-        "rowsScanned": result.rows_scanned,
     }
 
 
@@ -195,15 +274,16 @@ def _defined(value: float) -> float | None:
 # Rules
 
 
-def _rules(result: ScanResult) -> list[Json]:
+def _rules(scans: Sequence[NamedScan]) -> list[Json]:
     """One rule per detector that ran, by code; SA000 first where something stayed undecided."""
-    rules = {d.code: _rule(d) for d in result.detectors}
-    for f in result.findings:
-        if f.code not in rules:
-            rules[f.code] = _rule(
-                DetectorInfo(f.code, f.detector, f.detector, f.null_hypothesis, "", "", "")
+    detectors = {d.code: d for scan in scans for d in scan.result.detectors}
+    for f in (f for scan in scans for f in scan.result.findings):
+        if f.code not in detectors:
+            detectors[f.code] = DetectorInfo(
+                f.code, f.detector, f.detector, f.null_hypothesis, "", "", ""
             )
-    if _is_undecided(result):
+    rules = {_plain(code): _rule(detector) for code, detector in detectors.items()}
+    if any(_is_undecided(scan.result) for scan in scans):
         rules[_UNDECIDED_RULE] = _undecided_rule()
     return [rules[code] for code in sorted(rules)]
 
@@ -281,7 +361,8 @@ def _is_undecided(result: ScanResult) -> bool:
     )
 
 
-def _undecided_result(result: ScanResult, rule_index: int, base: Path) -> Json:
+def _undecided_result(scan: NamedScan, rule_index: int, base: Path) -> Json:
+    result = scan.result
     undecided = sum(concept.verdict is Verdict.INCONCLUSIVE for concept in result.concepts)
     causes = []
     if result.broken:
@@ -293,7 +374,8 @@ def _undecided_result(result: ScanResult, rule_index: int, base: Path) -> Json:
     if result.skipped:
         causes.append(f"{summary.plural(len(result.skipped), 'test')} skipped")
     words = summary.verdict_words(result).lower()
-    text = f"Audit {words}: {result.headline} ({', '.join(causes) or 'no row'}). "
+    text = f"Audit {words}: {shorten(result.headline, 1000)[0]} "
+    text += f"({', '.join(causes) or 'no row'}). "
     text += "This is not a pass."
     source, line = _first_place(result)
     severe = result.outcome in _NOT_READ or bool(result.broken)
@@ -302,9 +384,9 @@ def _undecided_result(result: ScanResult, rule_index: int, base: Path) -> Json:
         "ruleIndex": rule_index,
         "kind": "fail",
         "level": (Severity.WARNING if severe else Severity.NOTE).value,
-        "message": _message(text),
+        "message": _message(_of_set(scan, text)),
         "locations": [_location(source, line, base)],
-        "partialFingerprints": _fingerprint(_UNDECIDED_RULE, "", result, ()),
+        "partialFingerprints": _fingerprint(_UNDECIDED_RULE, "", scan, ()),
     }
 
 
@@ -319,14 +401,12 @@ def _first_place(result: ScanResult) -> tuple[str, int]:
     return "no-source", 1
 
 
-def _result(
-    f: Finding,
-    concept: ConceptVerdict,
-    result: ScanResult,
-    rule_index: int,
-    base: Path,
-    snippets: bool,
-) -> Json:
+def _of_set(scan: NamedScan, text: str) -> str:
+    return f"{scan.name}: {text}" if scan.name else text
+
+
+def _result(flag: _Flag, rule_index: int, base: Path, snippets: bool) -> Json:
+    scan, f, concept, accepted = flag.scan, flag.finding, flag.concept, flag.accepted
     numbers = [f"q {summary.probability(f.q_value)}"]
     if math.isfinite(f.effect):
         interval = summary.interval(f.effect_low, f.effect_high)
@@ -336,18 +416,20 @@ def _result(
     text = f"{f.concept} ({f.category}): {f.message} [{', '.join(numbers)}]"
     if concept.disagreement:
         text += f" {concept.disagreement}"
+    if accepted is not None:
+        text += f" This finding is {accepted_words(accepted)}."
     locations = [
         _location(row.source, row.line, base, row if snippets else None)
         for row in f.evidence[:_LOCATIONS_LIMIT]
     ]
-    return {
+    result: Json = {
         "ruleId": _plain(f.code),
         "ruleIndex": rule_index,
         "kind": "fail",
-        "level": f.severity.value,
-        "message": _message(text),
-        "locations": locations or [_location(*_first_place(result), base)],
-        "partialFingerprints": _fingerprint(f.code, f.concept, result, f.evidence),
+        "level": (f.severity if accepted is None else Severity.NOTE).value,
+        "message": _message(_of_set(scan, text)),
+        "locations": locations or [_location(*_first_place(scan.result), base)],
+        "partialFingerprints": _fingerprint(f.code, f.concept, scan, f.evidence),
         "properties": {
             "concept": _plain(f.concept),
             "category": _plain(f.category),
@@ -362,16 +444,31 @@ def _result(
             "rowsTested": f.rows_tested,
             "smallestDetectableEffect": _defined(f.smallest_detectable_effect),
             "conceptQ": _defined(concept.q_value),
+            "severity": f.severity.value,
             **_said(concept),
         },
     }
+    if scan.name:
+        result["properties"]["dataSet"] = _plain(scan.name)
+    if accepted is not None:
+        result["suppressions"] = [
+            {
+                "kind": "external",
+                "status": "accepted",
+                "justification": _plain(accepted_words(accepted)),
+            }
+        ]
+    return result
 
 
-def _fingerprint(
-    rule: str, concept: str, result: ScanResult, evidence: Sequence[EvidenceRow]
-) -> Json:
-    """The same finding keeps its alert when rows move: content counts, line numbers do not."""
-    digest = finding_fingerprint(rule, concept, result, evidence)
+def _fingerprint(rule: str, concept: str, scan: NamedScan, evidence: Sequence[EvidenceRow]) -> Json:
+    """The same finding keeps its alert when rows move: content counts, line numbers do not.
+
+    A name tells findings of the same rows in two data sets apart.
+    """
+    digest = finding_fingerprint(rule, concept, scan.result, evidence)
+    if scan.name:
+        digest = hashlib.sha256(json.dumps([scan.name, digest]).encode("ascii")).hexdigest()
     return {"primaryLocationLineHash": f"{digest}:1"}
 
 
@@ -422,37 +519,38 @@ def _quoted(text: str, safe: str = "/") -> str:
 # Notifications
 
 
-def _notifications(result: ScanResult, base: Path, left_out: int) -> list[Json]:
+def _note(name: str, level: str, text: str, location: Json | None = None) -> Json:
+    note: Json = {
+        "descriptor": {"id": name, "index": list(_NOTIFICATIONS).index(name)},
+        "level": level,
+        "message": _message(text),
+    }
+    if location is not None:
+        note["locations"] = [location]
+    return note
+
+
+def _notifications(scan: NamedScan, base: Path, room: _Room) -> list[Json]:
+    result = scan.result
     notes: list[Json] = []
 
     def add(name: str, level: str, text: str, location: Json | None = None) -> None:
-        note: Json = {
-            "descriptor": {"id": name, "index": list(_NOTIFICATIONS).index(name)},
-            "level": level,
-            "message": _message(text),
-        }
-        if location is not None:
-            note["locations"] = [location]
-        notes.append(note)
+        notes.append(_note(name, level, _of_set(scan, text), location))
 
     for broken in sorted(result.broken, key=lambda b: (b.source, b.line)):
         place = _location(broken.source, broken.line, base)
         add("broken-source", "error", f"broken off: {broken.message}", place)
     for code, count in summary.reject_codes(result):
         add("rejected-row", "warning", f"{summary.plural(count, 'row')} rejected: {code}")
+    if not room.details:
+        return notes
     for reject in sorted(result.rejects, key=lambda r: (r.source, r.line, r.code)):
         place = _location(reject.source, reject.line, base)
         add("rejected-row", "warning", f"{reject.code}: {reject.message}", place)
-    for f in _first(summary.overview(result).inconclusive):
+    for f in summary.overview(result).inconclusive[:_INCONCLUSIVE_LIMIT]:
         reason = f.reason.value if f.reason else "no reason given"
         add("inconclusive", "warning", f"{f.code} {f.concept}: {reason}. {f.message}")
     for who, reason, concepts in summary.skipped_groups(result.skipped):
         names = f" ({', '.join(concepts)})" if concepts else ""
         add("skipped-test", "note", f"{who}: {reason}{names}")
-    if left_out > 0:
-        add("left-out", "warning", f"{summary.plural(left_out, 'flagged finding')} left out")
     return notes
-
-
-def _first(findings: Iterable[Finding], limit: int = 1000) -> list[Finding]:
-    return list(findings)[:limit]

@@ -19,6 +19,7 @@ from tests.unit.test_report_examples import flagged_result
     [
         ("a.txt", "terminal"), ("a.json", "json"), ("a.sarif", "sarif"), ("a.md", "markdown"),
         ("a.sarif.json", "sarif"), ("A.SARIF.JSON", "sarif"), ("x/y.v2.json", "json"),
+        ("a.junit.xml", "junit"), ("a.xml", "junit"),
     ],
 )  # fmt: skip
 def test_the_ending_names_the_format(path: str, name: str) -> None:
@@ -41,7 +42,8 @@ def test_importing_the_table_loads_neither_rich_nor_a_renderer() -> None:
 
 
 def test_every_format_is_written_and_says_the_verdict(tmp_path: Path) -> None:
-    outputs = [(name, tmp_path / f"report{f.endings[0]}") for name, f in FORMATS.items()]
+    ending = {name: f.endings[0] if f.endings else f".{name}" for name, f in FORMATS.items()}
+    outputs = [(name, tmp_path / f"report{ending[name]}") for name in FORMATS]
     write_outputs(flagged_result(), outputs)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for _, p in outputs)
     for _, path in outputs:
