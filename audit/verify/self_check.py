@@ -191,17 +191,24 @@ def _examples(rows: Rows) -> Examples:
     return {key: (Example(Chat("", prompt), answer),) for key, (prompt, answer) in enumerate(rows)}
 
 
+def remembered() -> SelfCheck | None:
+    """The last check on this machine with these versions, or None. Trains nothing."""
+    try:
+        return msgspec.convert(json.loads(_record().read_text()), SelfCheck)
+    except (OSError, ValueError):  # none, or of another form
+        return None
+
+
 def checked() -> SelfCheck:
     """The last check on this machine with these versions; without one, the toy alone is run.
 
     Raises ``MissingExtraError`` where the toy would need a package that is missing.
     """
-    try:
-        stored = json.loads(_record().read_text())
-        return msgspec.convert(stored, SelfCheck)
-    except (OSError, ValueError):  # none, or of another form
-        ghost = run_ghost_logits()
-        return SelfCheck(None, "", ghost, None, None, ghost.seconds, ghost.passed)
+    found = remembered()
+    if found is not None:
+        return found
+    ghost = run_ghost_logits()
+    return SelfCheck(None, "", ghost, None, None, ghost.seconds, ghost.passed)
 
 
 def _remember(check: SelfCheck) -> None:
