@@ -24,7 +24,7 @@ from audit.cli.scan_options import (
 )
 from audit.errors import UsageError
 from audit.model_reading import open_access
-from audit.report.formats import FORMATS, format_for_path, write_outputs
+from audit.report.formats import FORMATS, check_formats, format_for_path, write_outputs
 from audit.scan import ScanSettings, check_detectors, scan
 from detectors.detector import TestSettings
 from detectors.finding import Severity
@@ -132,6 +132,7 @@ def scan_command(
       zcat train.jsonl.gz | audit scan - --format json
     """
     targets = [(format_for_path(path), path) for path in outputs]
+    check_formats([stdout_format, *(name for name, _ in targets)])
     path = library or BUNDLED_LIBRARY
     settings = ScanSettings(
         detectors=detectors,

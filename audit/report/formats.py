@@ -6,9 +6,10 @@ Renderers are named here and imported when first used: a JSON report never loads
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from audit.atomic import atomic_write
 from audit.errors import AuditError, UsageError
@@ -19,20 +20,24 @@ from audit.scan_result import ScanResult
 class Format:
     """A format: the file endings that ask for it, and ``module:function`` of its renderer.
 
-    Without an ending it is for standard output only.
+    Without an ending it is for standard output only. ``check`` names in the same way what raises
+    ``AuditError`` where the renderer could not run.
     """
 
     endings: tuple[str, ...]
     renderer: str
+    check: str = ""
 
     def render(self, result: ScanResult) -> bytes:
         """``result`` in this format, text as UTF-8."""
-        module, _, function = self.renderer.partition(":")
-        render: Callable[[ScanResult], bytes | str] = getattr(
-            importlib.import_module(module), function
-        )
+        render: Callable[[ScanResult], bytes | str] = _named(self.renderer)
         rendered = render(result)
         return rendered if isinstance(rendered, bytes) else rendered.encode("utf-8")
+
+
+def _named(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 FORMATS: dict[str, Format] = {
@@ -42,7 +47,9 @@ FORMATS: dict[str, Format] = {
     "markdown": Format((".md",), "audit.report.markdown:to_markdown"),
     "junit": Format((".junit.xml", ".xml"), "audit.report.junit:to_junit"),
     "github": Format((), "audit.report.github:to_annotations"),
-    "html": Format((".html", ".htm"), "audit.report.scan_page:to_html"),
+    "html": Format(
+        (".html", ".htm"), "audit.report.scan_page:to_html", "audit.report.page:check_can_draw"
+    ),
 }
 
 
@@ -58,6 +65,16 @@ def format_for_path(path: Path) -> str:
             return endings[ending]
     known = ", ".join(f"{ending} ({key})" for ending, key in endings.items())
     raise UsageError(f"cannot tell the format of '{path}' from its ending; known are {known}")
+
+
+def check_formats(names: Iterable[str]) -> None:
+    """Say before a long scan what could not be written after it.
+
+    Raises ``MissingExtraError`` for a format whose optional packages are not installed.
+    """
+    for name in sorted(set(names)):
+        if FORMATS[name].check:
+            _named(FORMATS[name].check)()
 
 
 def write_outputs(result: ScanResult, outputs: Sequence[tuple[str, Path]]) -> None:

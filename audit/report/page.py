@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
+from importlib.util import find_spec
 from typing import Any
 
 from audit.errors import MissingExtraError
@@ -49,6 +50,13 @@ def render_page(name: str, facts: Mapping[str, Any]) -> bytes:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     template = environment.get_template(f"{name}.html.jinja")
     return template.render(facts, style=Markup(style), style_sha256=digest).encode("utf-8")
+
+
+def check_can_draw() -> None:
+    """Raise ``MissingExtraError`` where a page could not be written: before hours of work."""
+    for module, package in (("jinja2", "jinja2"), ("vl_convert", "vl-convert-python")):
+        if find_spec(module) is None:
+            raise MissingExtraError("writing a page", package, "report")
 
 
 def _part(name: str) -> str:
