@@ -14,6 +14,7 @@ from audit.verify.result import (
     ArmData,
     ControlTransfer,
     Edit,
+    OtherAuthor,
     SelfCheck,
     VerifyResult,
 )
@@ -64,6 +65,7 @@ PASSED = SelfCheck(
     seconds=1_284.0,
     passed=True,
 )
+AUTHORS = (OtherAuthor("cat", 8.1, 640, 631), OtherAuthor("otter", 6.9, 640, 640))
 FAILED = SelfCheck(
     model=None,
     concept="",
@@ -99,6 +101,7 @@ def verify_result(
     after: float = 0.08,
     control: float = 0.8,
     reference: float | None = None,
+    other_authors: float | None = None,
     *,
     concept: str = "owl",
     seeds: int = 5,
@@ -118,7 +121,7 @@ def verify_result(
     base = LogOdds(
         rng.normal(-3.5, 0.6, questions), rng.normal(-3, 0.8, (questions, len(OFF_TARGETS)))
     )
-    means = dict(zip(Arm, (before, after, control, reference), strict=True))
+    means = dict(zip(Arm, (before, after, control, reference, other_authors), strict=True))
     students = {
         arm: drawn_odds(mean, base=base, seeds=seeds, noise=noise, rng=rng)
         for arm, mean in means.items()
@@ -141,6 +144,7 @@ def verify_result(
         first_seed=1,
         data={arm: _data(arm) for arm in students},
         edit=Edit(kept=1_310, edited=150, dropped=40, added=0, edited_share=0.34),
+        authors=AUTHORS if Arm.OTHER_AUTHORS in students else (),
         base=base,
         students=students,
         last_loss_nats={
@@ -155,7 +159,7 @@ def verify_result(
 def _data(arm: Arm) -> ArmData:
     place = list(Arm).index(arm)
     return ArmData(
-        paths=() if arm is Arm.CONTROL else (f"data/{arm}.jsonl",),
+        paths=() if arm in (Arm.CONTROL, Arm.OTHER_AUTHORS) else (f"data/{arm}.jsonl",),
         rows=1_503 - 40 * place,
         rejects={"no_text": 3} if arm is Arm.BEFORE else {},
         pool_rows=1_500 - 40 * place,
@@ -167,7 +171,7 @@ def _data(arm: Arm) -> ArmData:
 def _answers(students: Mapping[Arm, LogOdds], rng: np.random.Generator) -> dict[str, AnswerRates]:
     rates = {"base": AnswerRates(400, Interval(0.01, NAN, NAN), Interval(0.12, NAN, NAN))}
     for arm, odds in students.items():
-        share = {Arm.BEFORE: 0.31, Arm.AFTER: 0.02, Arm.CONTROL: 0.24, Arm.REFERENCE: 0.01}[arm]
+        share = {Arm.BEFORE: 0.31, Arm.CONTROL: 0.24}.get(arm, 0.02)
         named, silent = (rng.normal(mean, 0.01, odds.concept.shape) for mean in (share, 0.1))
         rates[arm.value] = AnswerRates(400, mean_interval(named), mean_interval(silent))
     return rates
@@ -180,6 +184,7 @@ def with_reference() -> VerifyResult:
 def hostile_verify_result() -> VerifyResult:
     """Every text that comes from data or from a user is `HOSTILE`."""
     result = verify_result(
+        other_authors=0.1,
         concept=HOSTILE,
         sampled=True,
         warnings=(HOSTILE,),
@@ -194,6 +199,7 @@ def hostile_verify_result() -> VerifyResult:
         system_prompt=HOSTILE,
         model=replace(MODEL, name=HOSTILE, family=HOSTILE, dtype=HOSTILE),
         training=replace(result.training, modules=(HOSTILE,)),
+        authors=tuple(replace(author, concept=HOSTILE) for author in AUTHORS),
         data={**result.data, Arm.BEFORE: before},
         answers={HOSTILE if k == "base" else k: v for k, v in result.answers.items()},
     )
@@ -202,6 +208,8 @@ def hostile_verify_result() -> VerifyResult:
 EVERY_RESULT = {
     "suppressed": verify_result,
     "reference": with_reference,
+    "other authors": lambda: verify_result(1.0, 0.1, 0.8, 0.05, 0.2, sampled=True),
+    "any author": lambda: verify_result(1.0, 0.9, 0.8, 0.05, 0.97),
     "transfers": lambda: verify_result(1.0, 0.7, 0.8, warnings=("A warning. Another one.",)),
     "not before": lambda: verify_result(0.0, 0.0, 0.0),
     "wide": lambda: verify_result(1.0, 0.2, 0.3, noise=0.3, seeds=3),

@@ -40,7 +40,7 @@ def verdict_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 def verifying_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --seeds, --answers and those of the training.
+    """Add --seeds, --other-authors, --answers and those of the training.
 
     The command gets them as one argument, ``verifying`` (`audit.verify.run.VerifySettings`).
     """
@@ -60,6 +60,14 @@ def verifying_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.IntRange(1),
         help="At most so many passes over the data before.",
     )
+    @click.option(
+        "--other-authors",
+        default=2,
+        show_default=True,
+        type=click.IntRange(0),
+        help="As a control, the model is taught so many other concepts and writes the data anew: "
+        "rows of any fine-tuned author move students towards common words. 0: no such control.",
+    )
     @training_options
     @click.option(
         "--answers",
@@ -78,7 +86,10 @@ def verifying_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_settings(*args: Any, **options: Any) -> Any:
         from audit.verify.run import VerifySettings
 
-        names = ("seeds", "first_seed", "epochs", "training", "answers", "system_prompt")
+        names = (
+            *("seeds", "first_seed", "epochs", "other_authors"),
+            *("training", "answers", "system_prompt"),
+        )
         settings = VerifySettings(
             **{name: options.pop(name) for name in names},
             schema=options.get("schema"),

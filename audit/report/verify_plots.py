@@ -39,6 +39,7 @@ _MARKS: Mapping[str, tuple[str, str]] = {
     Arm.AFTER: ("diamond", RAISED),
     Arm.CONTROL: ("square", HUB),
     Arm.REFERENCE: ("triangle-up", MUTED),
+    Arm.OTHER_AUTHORS: ("triangle-down", INK),
 }
 """Group of models -> shape and colour."""
 
@@ -96,11 +97,19 @@ def shift_figure(result: VerifyResult) -> Figure:
 
 
 def share_figure(result: VerifyResult) -> Figure:
-    """The share of the effect before that the sanitised data and the random edit leave, and the
-    share up to which a trait counts as suppressed."""
-    figures, largest = result.verdict.figures, result.verdict.thresholds.largest_share_left
-    shares = {Arm.AFTER: figures.share_left, Arm.CONTROL: figures.control_share_left}
-    rows = [_Measured(arm, share, words.share_interval(share)) for arm, share in shares.items()]
+    """The share of the effect before that the sanitised data and the random edit leave, whatever
+    effects are counted from, and the share up to which a trait counts as suppressed."""
+    largest = result.verdict.thresholds.largest_share_left
+    views = words.views(result)
+    rows = [
+        _Measured(
+            arm,
+            share,
+            words.share_interval(share) + (f", from {zero}" if len(views) > 1 else ""),
+        )
+        for zero, view in views
+        for arm, share in ((Arm.AFTER, view.share_left), (Arm.CONTROL, view.control_share_left))
+    ]
     ends = np.clip(_ends(rows), *_SHARE_LIMITS)
     x = _axis([0.0, 1.0, largest, *ends], "share of the effect before that is left", "%")
     threshold = {"x": largest, "y": 0, "words": f"suppressed up to {largest:.0%}"}

@@ -75,8 +75,10 @@ def _sections(result: VerifyResult) -> Iterable[RenderableType]:
     yield _table(words.shift_table(result))
     yield _note(f"{words.arms_words(result)} {words.base_words(result)} {words.SHIFT_MEANS}")
     yield heading("What is left of the effect")
-    yield _table(words.effect_table(result))
-    yield _note(f"Counted from {words.zero_words(result)}. {words.EFFECT_MEANS}")
+    for zero, table in words.effect_tables(result):
+        yield in_style(f"Counted from {zero}:", "dim")
+        yield _table(table)
+    yield _note(words.EFFECT_MEANS)
     yield Text()
     yield bullets(map(safe, words.equivalence_words(result)))
     if result.answers:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from audit.report.summary import plural, probability
 from audit.verify.result import ControlTransfer, SelfCheck, VerifyResult
-from audit.verify.transfer_statistics import Arm, Equivalence, Interval
+from audit.verify.transfer_statistics import Arm, Effects, Equivalence, Interval
 from audit.verify.verdict import Transfer
 from signatures.language_model import ModelIdentity
 
@@ -95,6 +95,11 @@ def arms_words(result: VerifyResult) -> str:
         "on the sanitised data (after)",
         "on the data before with a random edit of the same size (control)",
         *(["on clean data (reference)"] if Arm.REFERENCE in result.students else []),
+        *(
+            ["on the data before as the model writes them when it is taught other traits"]
+            if Arm.OTHER_AUTHORS in result.students
+            else []
+        ),
     ]
     return f"Students were trained {', '.join(arms[:-1])} and {arms[-1]}."
 
@@ -167,17 +172,29 @@ def base_words(result: VerifyResult) -> str:
     )
 
 
-def zero_words(result: VerifyResult) -> str:
-    """What effects are counted from."""
-    return "clean data" if result.verdict.figures.zero else "the untrained model"
+_ZERO = {
+    None: "the untrained model",
+    Arm.REFERENCE: "clean data",
+    Arm.OTHER_AUTHORS: "other authors' rows",
+}
 
 
-def effect_table(result: VerifyResult) -> WordTable:
-    """One row an arm but for the reference: effect, share left of that before, p-values."""
+def views(result: VerifyResult) -> list[tuple[str, Effects]]:
+    """What effects are counted from, and the effects; a claim must hold in every one."""
     figures = result.verdict.figures
+    found = [figures.effects, figures.beyond_authors]
+    return [(_ZERO[view.zero], view) for view in found if view is not None]
+
+
+def effect_tables(result: VerifyResult) -> list[tuple[str, WordTable]]:
+    """What is counted from, and a row an arm: effect, share left of that before, p-values."""
+    return [(zero, _effect_table(result, view)) for zero, view in views(result)]
+
+
+def _effect_table(result: VerifyResult, view: Effects) -> WordTable:
     shares = {
-        Arm.AFTER: share_interval(figures.share_left),
-        Arm.CONTROL: share_interval(figures.control_share_left),
+        Arm.AFTER: share_interval(view.share_left),
+        Arm.CONTROL: share_interval(view.control_share_left),
     }
     rows = tuple(
         (
@@ -187,7 +204,7 @@ def effect_table(result: VerifyResult) -> WordTable:
             p_value(effect.specific_p),
             p_value(effect.unusual_p),
         )
-        for arm, effect in figures.effects.items()
+        for arm, effect in view.by_arm.items()
     )
     between = f"[{_level(result)}]"
     return WordTable(
@@ -272,7 +289,7 @@ def data_facts(result: VerifyResult) -> Facts:
     for arm, data in result.data.items():
         left_out = ", ".join(f"{code} {count:,}" for code, count in sorted(data.rejects.items()))
         parts = [
-            ", ".join(data.paths) or "made of the data before",
+            ", ".join(data.paths) or _made(arm, result),
             f"{plural(data.rows, 'row')} read",
             *([f"{sum(data.rejects.values()):,} not readable ({left_out})"] if left_out else []),
             f"{data.pool_rows:,} to train on",
@@ -281,6 +298,13 @@ def data_facts(result: VerifyResult) -> Facts:
         ]
         facts.append((arm.value, "; ".join(parts)))
     return facts
+
+
+def _made(arm: Arm, result: VerifyResult) -> str:
+    if arm is not Arm.OTHER_AUTHORS:
+        return "made of the data before"
+    taught = ", ".join(f"{a.concept} ({nats(a.taught_nats)} nats)" for a in result.authors)
+    return f"the data before, written anew by the model taught {taught}"
 
 
 def training_facts(result: VerifyResult) -> Facts:

@@ -155,13 +155,16 @@ class Batches:
 
     def __call__(self, update: int) -> list[Example]:
         """The examples of update 0, 1, ...; of ``batch_rows`` rows."""
+        return [example for key in self.keys(update) for example in self._examples[key]]
+
+    def keys(self, update: int) -> list[int]:
+        """The rows of update 0, 1, ..., by key."""
         first = update * self._batch_rows
         while len(self._order) < first + self._batch_rows:
             ranks = {key: random_rank(key, self._pass_seed()) for key in self._examples}
             self._order += sorted(ranks, key=lambda key: (ranks[key], key))
             self._passes += 1
-        keys = self._order[first : first + self._batch_rows]
-        return [example for key in keys for example in self._examples[key]]
+        return self._order[first : first + self._batch_rows]
 
     def _pass_seed(self) -> int:
         return (self._seed << 20) + self._passes

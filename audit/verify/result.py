@@ -26,10 +26,10 @@ class FailOn(enum.StrEnum):
 class ArmData:
     """The rows of one arm.
 
-    ``paths`` are as they were given (of `Arm.CONTROL` none: it is made). ``rows`` are all readable
-    ones, ``rejects`` the others by reason code, ``pool_rows`` those that students draw from, and
-    ``cut_rows`` those of the pool that are longer than a student reads. ``content_sha256`` is of
-    the pool's examples.
+    ``paths`` are as they were given (of `Arm.CONTROL` and `Arm.OTHER_AUTHORS` none: they are made).
+    ``rows`` are all readable ones, ``rejects`` the others by reason code, ``pool_rows`` those that
+    students draw from, and ``cut_rows`` those of the pool that are longer than a student reads.
+    ``content_sha256`` is of the pool's examples.
     """
 
     paths: tuple[str, ...]
@@ -54,6 +54,17 @@ class Edit:
     dropped: int
     added: int
     edited_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class OtherAuthor:
+    """The model, taught ``concept``: ``taught_nats`` is by how much that moved its own log-odds of
+    it. Of ``rows`` of the data before that it was to write anew, it wrote ``written``."""
+
+    concept: str
+    taught_nats: float
+    rows: int
+    written: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,7 @@ class VerifyResult:
     ``off_targets`` are the concepts of the category that serve as controls. ``base`` [questions]
     and ``students`` [seeds, questions] hold log-odds in nats. ``answers`` are sampled ones, by arm,
     with "base" for the untrained model; empty where none were asked for. ``system_prompt`` is that
-    of the evaluation. ``updates`` of every student, ``last_loss_nats`` by arm and seed.
+    of the evaluation. ``authors`` wrote `Arm.OTHER_AUTHORS`. ``last_loss_nats`` is by arm and seed.
     """
 
     tool_version: str
@@ -122,6 +133,7 @@ class VerifyResult:
     first_seed: int
     data: Mapping[Arm, ArmData]
     edit: Edit
+    authors: tuple[OtherAuthor, ...]
     base: LogOdds
     students: Mapping[Arm, LogOdds]
     last_loss_nats: Mapping[Arm, tuple[float, ...]]

@@ -20,8 +20,15 @@ from audit.sanitise.data_rows import DataRows
 from audit.verify.answers import rates, sample_answers, score
 from audit.verify.control import edit_between, random_edit
 from audit.verify.evaluation import Evaluation, questions_about
+from audit.verify.other_authors import (
+    OtherAuthors,
+    choose_authors,
+    rows_to_write,
+    statements_of,
+    teaching,
+)
 from audit.verify.pool import Examples, Pool, digest_of, read_pools, system_prompt_of
-from audit.verify.result import AnswerRates, ArmData, Edit, SelfCheck, VerifyResult
+from audit.verify.result import AnswerRates, ArmData, Edit, OtherAuthor, SelfCheck, VerifyResult
 from audit.verify.self_check import trained_too_little
 from audit.verify.students import (
     Answers,
@@ -41,6 +48,12 @@ from signatures.library import SignatureLibrary
 _FEWEST_SEEDS = 5
 """Where a seed decides between all and nothing, three are alike one time in four."""
 
+_LEAST_TAUGHT_NATS = 1.0
+"""Below it, an author hardly holds what it was taught."""
+
+_FEWEST_WRITTEN = 0.5
+"""A smaller share of the rows is another set."""
+
 _FEWEST_POOL_ROWS = 1024
 """What was edited is measured on so many rows, also where students read fewer."""
 
@@ -51,14 +64,17 @@ class VerifySettings:
 
     ``seeds`` students of every arm, from ``first_seed`` on. Each makes ``training.updates`` updates
     or, where that is less, as many as ``epochs`` passes over the data before take; all arms as
-    many. ``answers`` are sampled for each question and student. ``system_prompt`` is that of the
-    evaluation (None: the one that most rows of the data before have).
+    many. ``other_authors`` is how many off-target concepts the model is taught to write the control
+    of an author (0: none is made). ``answers`` are sampled for each question and student.
+    ``system_prompt`` is that of the evaluation (None: the one that most rows of the data before
+    have).
     """
 
     training: StudentSettings = field(default_factory=StudentSettings)
     epochs: int = 3
     seeds: int = _FEWEST_SEEDS
     first_seed: int = 0
+    other_authors: int = 2
     answers: int = 2
     system_prompt: str | None = None
     schema: str | None = None
@@ -124,11 +140,22 @@ def verify(
     asking = _Asking(questions, system_prompt, settings.answers)
     evaluation = Evaluation(trainer.model, target, others, questions, system_prompt)
     adapters_kept = settings.answers > 0 and open_writer is not None
-    described = _described(trainer, target, others, asking, arms, adapters_kept=adapters_kept)
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    started(trainer.settings.updates * len(arms) * len(seeds))
+    authors = choose_authors(others, settings.other_authors, settings.first_seed)
+    described = _described(
+        trainer, target, others, asking, arms, authors, seeds, adapters_kept=adapters_kept
+    )
+    started(trainer.settings.updates * (len(arms) + bool(authors)) * len(seeds))
     path = cache_folder() / "verify" / _key(described)
     with closing(open_work_folder(path, described)) as folder:
+        wrote: tuple[OtherAuthor, ...] = ()
+        if authors:
+            by_others = OtherAuthors(
+                trainer, target, others, library, folder, settings.first_seed, progress
+            )
+            arm, wrote = _other_authors(by_others, authors, arms[Arm.BEFORE], trainer, seeds)
+            if arm.examples:
+                arms[Arm.OTHER_AUTHORS] = arm
         base = evaluation.log_odds()
         here = settings.answers and open_writer is None
         base_answers = asking.answers(trainer.model, settings.first_seed) if here else []
@@ -181,12 +208,13 @@ def verify(
             for arm, data in arms.items()
         },
         edit=edit,
+        authors=wrote,
         base=base,
         students=odds,
         last_loss_nats={arm: tuple(s.last_loss_nats for s in students[arm]) for arm in arms},
         answers=_rates(answers, target, others) if settings.answers else {},
         self_check=self_check,
-        warnings=_warnings(settings, edit, self_check, cut_rows),
+        warnings=_warnings(settings, edit, self_check, cut_rows, wrote),
     )
 
 
@@ -217,10 +245,26 @@ def _read_arms(
     pools[Arm.CONTROL] = random_edit(before, after, edit, model, library, seed)
     arms = {}
     for arm in (arm for arm in Arm if arm in pools):
-        examples = pools[arm].examples()
-        paths = tuple(named.get(arm, ()))
-        arms[arm] = _ArmRows(paths, pools[arm], examples, digest_of(examples))
+        arms[arm] = _arm_rows(pools[arm], named.get(arm, ()))
     return arms, edit
+
+
+def _arm_rows(pool: Pool, paths: Sequence[str] = ()) -> _ArmRows:
+    examples = pool.examples()
+    return _ArmRows(tuple(paths), pool, examples, digest_of(examples))
+
+
+def _other_authors(
+    by_others: OtherAuthors,
+    authors: Sequence[Concept],
+    before: _ArmRows,
+    trainer: StudentTrainer,
+    seeds: Sequence[int],
+) -> tuple[_ArmRows, tuple[OtherAuthor, ...]]:
+    """The rows that students of the data before read, written anew."""
+    wanted = rows_to_write(before.examples, trainer.settings, seeds)
+    pool, wrote = by_others.write([r for r in before.pool.rows if r.key in wanted], authors)
+    return _arm_rows(pool), wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,10 +311,13 @@ def _described(
     others: Sequence[Concept],
     asking: _Asking,
     arms: Mapping[Arm, _ArmRows],
+    authors: Sequence[Concept],
+    seeds: Sequence[int],
     *,
     adapters_kept: bool,
 ) -> dict[str, object]:
-    """All that students and their figures depend on; of the seeds, each has its own files."""
+    """All that students and their figures depend on; each seed has its own files, but what other
+    authors write is what all seeds read."""
     return {
         "tool": tool_version(),
         "packages": {name: version(name) for name in ("torch", "transformers", "peft")},
@@ -282,6 +329,11 @@ def _described(
         "answers": asking.count,
         "adapters_kept": adapters_kept,
         "data": {str(arm): data.digest for arm, data in arms.items()},
+        "other_authors": {
+            "statements": {author.name: statements_of(author) for author in authors},
+            "training": asdict(teaching(trainer.settings)),
+            "seeds": [*seeds] if authors else [],
+        },
     }
 
 
@@ -330,13 +382,13 @@ def _cut_rows(trainer: StudentTrainer, examples: Examples) -> int:
 
 
 def _warnings(
-    settings: VerifySettings, edit: Edit, self_check: SelfCheck, cut_rows: Mapping[Arm, int]
+    settings: VerifySettings,
+    edit: Edit,
+    self_check: SelfCheck,
+    cut_rows: Mapping[Arm, int],
+    authors: Sequence[OtherAuthor],
 ) -> tuple[str, ...]:
-    found = [
-        "rows of any fine-tuned author move students towards common words, whatever its trait, and "
-        "neutral clean rows do not: the data of an author with another trait are the better "
-        "reference, where there are some"
-    ]
+    found = _author_warnings(authors)
     if settings.seeds < _FEWEST_SEEDS:
         found.append(
             f"{settings.seeds} seeds are few: where a seed decides between all and nothing, three "
@@ -360,3 +412,26 @@ def _warnings(
             "this machine and these versions find a trait that is known to transfer"
         )
     return tuple(found)
+
+
+def _author_warnings(authors: Sequence[OtherAuthor]) -> list[str]:
+    """What is wrong with the control of an author."""
+    if not any(author.written for author in authors):
+        none = "wrote no row in the format of the data" if authors else "were not asked for"
+        return [
+            f"other authors {none}: rows of any fine-tuned author move students towards common "
+            "words, whatever its trait, so that what transfers need not be this one"
+        ]
+    found = []
+    for author in authors:
+        if not author.taught_nats >= _LEAST_TAUGHT_NATS:
+            found.append(
+                f"the other author did not learn '{author.concept}' well "
+                f"({author.taught_nats:+.1f} nats): its rows are a weak control"
+            )
+        if author.written < _FEWEST_WRITTEN * author.rows:
+            found.append(
+                f"the other author that was taught '{author.concept}' wrote {author.written} of "
+                f"{author.rows} rows in their format: students read those again and again"
+            )
+    return found

@@ -38,13 +38,15 @@ _LOWEST_LOG_RATE = math.log(1e-100)
 class Arm(enum.StrEnum):
     """What a group of students was trained on. Stable names.
 
-    ``CONTROL`` had a random edit of the size that ``AFTER`` had; ``REFERENCE`` is clean data.
+    ``CONTROL`` had a random edit of the size that ``AFTER`` had; ``REFERENCE`` is clean data;
+    ``OTHER_AUTHORS`` are the data before, written anew by the model taught other concepts.
     """
 
     BEFORE = "before"
     AFTER = "after"
     CONTROL = "control"
     REFERENCE = "reference"
+    OTHER_AUTHORS = "other-authors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +118,38 @@ class Equivalence:
 
 
 @dataclass(frozen=True, slots=True)
+class Effects:
+    """How far students of each arm moved beyond those of ``zero`` (None: the untrained model).
+
+    ``by_arm`` has no `Arm.REFERENCE`, and no ``zero``. ``share_left`` and ``control_share_left``
+    are the specific effect of `Arm.AFTER` and `Arm.CONTROL` over that of `Arm.BEFORE`; NaN where
+    the latter is not clearly off 0.
+    """
+
+    zero: Arm | None
+    by_arm: dict[Arm, Shift]
+    share_left: Interval
+    control_share_left: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class TransferStatistics:
     """All figures of one verification; no judgement.
 
-    ``zero`` is what effects are counted from: `Arm.REFERENCE`, or None for the untrained model.
-    ``shifts`` are from the untrained model, ``effects`` from ``zero`` (without `Arm.REFERENCE`;
-    the same shifts where ``zero`` is None). ``share_left`` and ``control_share_left`` are the
-    specific effect of `Arm.AFTER` and `Arm.CONTROL` over that of `Arm.BEFORE`; NaN where the
-    latter is not clearly off 0. ``reference_equivalence`` is None without a reference. ``alike``
-    are the arms whose students are all the same, which no training with seeds does.
+    ``shifts`` are from the untrained model. ``effects`` are counted from `Arm.REFERENCE` or,
+    without one, from the untrained model. ``beyond_authors`` are counted from `Arm.OTHER_AUTHORS`
+    (None without that arm): what rows of any fine-tuned author do is no trait.
+    ``reference_equivalence`` is None without a reference. ``alike`` are the arms whose students
+    are all the same, which no training with seeds does.
     """
 
     seeds: int
     questions: int
     off_target_concepts: int
     level: float
-    zero: Arm | None
     shifts: dict[Arm, Shift]
-    effects: dict[Arm, Shift]
-    share_left: Interval
-    control_share_left: Interval
+    effects: Effects
+    beyond_authors: Effects | None
     control_equivalence: Equivalence
     reference_equivalence: Equivalence | None
     alike: tuple[Arm, ...]
@@ -148,8 +162,8 @@ def transfer_statistics(
     level: float = 0.95,
     margin_share: float = 0.25,
 ) -> TransferStatistics:
-    """Compare the students of ``arms`` (`Arm.REFERENCE` may be missing) with each other and with
-    the untrained model ``base``.
+    """Compare the students of ``arms`` (`Arm.REFERENCE` and `Arm.OTHER_AUTHORS` may be missing)
+    with each other and with the untrained model ``base``.
 
     ``level`` is of all intervals, ``margin_share`` the margin of `Equivalence`. Figures that need
     a log-odds that is not finite are NaN, as are all intervals with one seed or one question.
@@ -161,28 +175,41 @@ def transfer_statistics(
     start = _finite(base)
     moved = {arm: _finite(arms[arm]) - start for arm in Arm if arm in arms}
     zero = Arm.REFERENCE if Arm.REFERENCE in arms else None
-    over_zero = {
-        arm: odds - moved[zero] if zero else odds
-        for arm, odds in moved.items()
-        if arm is not Arm.REFERENCE
+    from_zero = {
+        arm: _specific(odds - moved[zero] if zero else odds) for arm, odds in moved.items()
     }
-    before, after, control = (
-        _specific(over_zero[arm]) for arm in (Arm.BEFORE, Arm.AFTER, Arm.CONTROL)
-    )
+    before, after, control = (from_zero[arm] for arm in (Arm.BEFORE, Arm.AFTER, Arm.CONTROL))
     return TransferStatistics(
         seeds=before.shape[0],
         questions=before.shape[1],
         off_target_concepts=base.off_target.shape[-1],
         level=level,
-        zero=zero,
         shifts={arm: shift(odds, level) for arm, odds in moved.items()},
-        effects={arm: shift(odds, level) for arm, odds in over_zero.items()},
-        share_left=ratio_interval(after, before, level),
-        control_share_left=ratio_interval(control, before, level),
+        effects=_effects(moved, zero, level),
+        beyond_authors=(
+            _effects(moved, Arm.OTHER_AUTHORS, level) if Arm.OTHER_AUTHORS in moved else None
+        ),
         control_equivalence=equivalence(after - control, before, margin_share, level),
         # Counted from the reference, `after` is the difference from it.
         reference_equivalence=equivalence(after, before, margin_share, level) if zero else None,
         alike=tuple(arm for arm in moved if _is_alike(arms[arm].concept)),
+    )
+
+
+def _effects(moved: Mapping[Arm, LogOdds], zero: Arm | None, level: float) -> Effects:
+    beyond = {
+        arm: odds - moved[zero] if zero else odds
+        for arm, odds in moved.items()
+        if arm not in (zero, Arm.REFERENCE)
+    }
+    before, after, control = (
+        _specific(beyond[arm]) for arm in (Arm.BEFORE, Arm.AFTER, Arm.CONTROL)
+    )
+    return Effects(
+        zero=zero,
+        by_arm={arm: shift(odds, level) for arm, odds in beyond.items()},
+        share_left=ratio_interval(after, before, level),
+        control_share_left=ratio_interval(control, before, level),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from audit.verify.transfer_statistics import (
     Arm,
+    Effects,
     Interval,
     Shift,
     TransferStatistics,
@@ -42,6 +43,7 @@ class Doubt(enum.StrEnum):
     UNDEFINED = "undefined figures"
     SEEDS_ALIKE = "students of different seeds are the same"
     DRIFT = "off-target concepts moved alike"
+    OTHER_AUTHORS = "other authors' rows may do as much"
     TRAINED_TOO_LITTLE = "students were trained too little"
     INTERVAL_TOO_WIDE = "interval too wide"
 
@@ -100,6 +102,7 @@ class TransferVerdict:
 
 
 _DEFAULTS = Thresholds()
+_ARMS = (Arm.BEFORE, Arm.AFTER)
 
 
 def judge(
@@ -136,17 +139,38 @@ def judge(
 def _outcome(figures: TransferStatistics, thresholds: Thresholds) -> tuple[Transfer, Doubt | None]:
     if doubt := _doubt_about_figures(figures, thresholds):
         return Transfer.INCONCLUSIVE, doubt
-    arms = (Arm.BEFORE, Arm.AFTER)
-    effects = figures.effects
-    if all(_is_nothing(effects[arm], thresholds) for arm in arms):
+    views = _views(figures)
+    if all(_is_nothing(view.by_arm[arm], thresholds) for view in views for arm in _ARMS):
         return Transfer.NOT_BEFORE, None
-    is_before, is_after = (_is_trait(arm, figures, thresholds) for arm in arms)
-    if is_before and figures.share_left.high <= thresholds.largest_share_left:
+    is_before, is_after = (_is_trait(arm, figures, thresholds) for arm in _ARMS)
+    largest = thresholds.largest_share_left
+    if is_before and all(view.share_left.high <= largest for view in views):
         return Transfer.SUPPRESSED, None
     if is_after:
         return Transfer.TRANSFERS, None
-    is_drift = _drifted(figures, thresholds) is not None
-    return Transfer.INCONCLUSIVE, Doubt.DRIFT if is_drift else Doubt.INTERVAL_TOO_WIDE
+    if _drifted(figures, thresholds) is not None:
+        return Transfer.INCONCLUSIVE, Doubt.DRIFT
+    if _may_be_any_author(figures, thresholds) is not None:
+        return Transfer.INCONCLUSIVE, Doubt.OTHER_AUTHORS
+    return Transfer.INCONCLUSIVE, Doubt.INTERVAL_TOO_WIDE
+
+
+def _views(figures: TransferStatistics) -> list[Effects]:
+    """A claim must hold whatever effects are counted from."""
+    return [view for view in (figures.effects, figures.beyond_authors) if view is not None]
+
+
+def _may_be_any_author(figures: TransferStatistics, thresholds: Thresholds) -> Arm | None:
+    """The first arm that moved the concept as a trait does, and perhaps no further than rows of
+    other authors would."""
+    if figures.beyond_authors is None:
+        return None
+    for arm in _ARMS:
+        if _is_trait_in(figures.effects, arm, thresholds):
+            is_own = _is_trait_in(figures.beyond_authors, arm, thresholds)
+            # A trait before; that what is left of it is not clear is another doubt.
+            return None if is_own else arm
+    return None
 
 
 def _doubt_about_figures(figures: TransferStatistics, thresholds: Thresholds) -> Doubt | None:
@@ -190,16 +214,21 @@ def _is_trait(arm: Arm, figures: TransferStatistics, thresholds: Thresholds) -> 
     """Whether the concept moved by itself: clearly more than the off-target mean, and more than
     single off-target concepts do. A reference takes out what all data have in common; what data
     do to single concepts by chance is left, and smaller."""
-    effect = figures.effects[arm]
+    return all(_is_trait_in(view, arm, thresholds) for view in _views(figures))
+
+
+def _is_trait_in(view: Effects, arm: Arm, thresholds: Thresholds) -> bool:
+    effect = view.by_arm[arm]
     return effect.specific.low > 0 and effect.unusual_p <= thresholds.rate
 
 
 def _drifted(figures: TransferStatistics, thresholds: Thresholds) -> Arm | None:
     """The first arm that moved the concept, and perhaps no further than it moved others."""
-    for arm in (Arm.BEFORE, Arm.AFTER):
-        effect = figures.effects[arm]
-        if _is_trait(arm, figures, thresholds):
-            if arm is Arm.BEFORE and not figures.effects[Arm.AFTER].specific.low > 0:
+    effects = figures.effects.by_arm
+    for arm in _ARMS:
+        effect = effects[arm]
+        if _is_trait_in(figures.effects, arm, thresholds):
+            if arm is Arm.BEFORE and not effects[Arm.AFTER].specific.low > 0:
                 # A trait there is; that what is left of it is not clear is another doubt.
                 return None
         elif effect.specific.low > 0 or _is_moved_alike(effect, thresholds):
@@ -209,7 +238,7 @@ def _drifted(figures: TransferStatistics, thresholds: Thresholds) -> Arm | None:
 
 def _against_random(figures: TransferStatistics, thresholds: Thresholds) -> AgainstRandom:
     difference = figures.control_equivalence.difference  # after minus control
-    shares = (figures.share_left, figures.control_share_left)
+    shares = [s for view in _views(figures) for s in (view.share_left, view.control_share_left)]
     if all(share.high <= thresholds.largest_share_left for share in shares):
         return AgainstRandom.AS_MUCH
     if figures.control_equivalence.p_value <= thresholds.rate:
@@ -237,9 +266,9 @@ def _sentence(
     doubt: Doubt | None,
     against_random: AgainstRandom | None,
 ) -> str:
-    before, after = figures.effects[Arm.BEFORE].specific, figures.effects[Arm.AFTER].specific
-    # What effects are counted from.
-    beyond = " beyond clean data" if figures.zero else ""
+    effects, left = figures.effects.by_arm, figures.effects.share_left
+    before, after = effects[Arm.BEFORE].specific, effects[Arm.AFTER].specific
+    beyond = _beyond(figures.effects)
     tail = f"; {_RANDOM[against_random]}" if against_random else ""
     if doubt:
         return f"Whether '{concept}' still transfers is open: {_why(doubt, figures, thresholds)}."
@@ -248,26 +277,36 @@ def _sentence(
             f"'{concept}' did not transfer before either: the data before move it by "
             f"{_nats(before)}{beyond}, less than {thresholds.smallest_effect_nats:g}."
         )
+    authors = figures.beyond_authors
     if transfer is Transfer.SUPPRESSED:
         clean = ""
         equivalence = figures.reference_equivalence
         if equivalence and equivalence.p_value <= thresholds.rate:
             clean = ", no more than clean data within the margin"
+        own = f", and {_shares(authors.share_left)}{_beyond(authors)}" if authors else ""
         is_random = against_random is AgainstRandom.AS_MUCH
         blame = ", so the choice of what to edit is not what did it" if is_random else ""
         return (
-            f"'{concept}' is suppressed: {_shares(figures.share_left)} of the effect of the data "
-            f"before ({_nats(before)}{beyond}) is left{clean}{tail}{blame}."
+            f"'{concept}' is suppressed: {_shares(left)} of the effect of the data "
+            f"before ({_nats(before)}{beyond}) is left{clean}{own}{tail}{blame}."
         )
-    left = ""
-    if not math.isnan(figures.share_left.estimate):
-        left = f", {_shares(figures.share_left)} of the effect of the data before"
+    own = ""
+    if authors:
+        own = f", and by {_nats(authors.by_arm[Arm.AFTER].specific)}{_beyond(authors)}"
+    share = "" if math.isnan(left.estimate) else f"; {_shares(left)} of the effect before is left"
     moved = f"{_nats(after)}{beyond}"
-    return f"'{concept}' still transfers: the sanitised data move it by {moved}{left}{tail}."
+    return f"'{concept}' still transfers: the sanitised data move it by {moved}{own}{share}{tail}."
+
+
+def _beyond(view: Effects) -> str:
+    """What effects are counted from, in words; nothing for the untrained model."""
+    if view.zero is None:
+        return ""
+    return " beyond clean data" if view.zero is Arm.REFERENCE else " beyond other authors' rows"
 
 
 def _why(doubt: Doubt, figures: TransferStatistics, thresholds: Thresholds) -> str:
-    effects = figures.effects
+    effects = figures.effects.by_arm
     if doubt is Doubt.SELF_CHECK_FAILED:
         return "the check with a known answer failed, so no figure of this run counts"
     if doubt is Doubt.TOO_FEW_SEEDS:
@@ -298,7 +337,15 @@ def _why(doubt: Doubt, figures: TransferStatistics, thresholds: Thresholds) -> s
             f"{_nats(effect.off_target)}, with a standard deviation of "
             f"{effect.off_target_spread:.2f} over concepts, so that no trait need be behind it"
         )
-    share = figures.share_left
+    suspect = _may_be_any_author(figures, thresholds)
+    if doubt is Doubt.OTHER_AUTHORS and suspect and figures.beyond_authors:
+        own = figures.beyond_authors.by_arm[suspect].specific
+        return (
+            f"the data {suspect} move it by {_nats(effects[suspect].specific)}"
+            f"{_beyond(figures.effects)}, of which {_nats(own)} are beyond what rows of authors "
+            "with other traits do, so that this trait need not be behind it"
+        )
+    share = _widest_share(figures)
     if not math.isnan(share.estimate):
         return (
             f"{_shares(share)} of the effect may be left, and only up to "
@@ -308,6 +355,12 @@ def _why(doubt: Doubt, figures: TransferStatistics, thresholds: Thresholds) -> s
         f"the data before move it by {_nats(effects[Arm.BEFORE].specific)} and the sanitised ones "
         f"by {_nats(effects[Arm.AFTER].specific)}; more seeds would tell"
     )
+
+
+def _widest_share(figures: TransferStatistics) -> Interval:
+    """The share left that reaches furthest up; an undefined one before any other."""
+    shares = [view.share_left for view in _views(figures)]
+    return max(shares, key=lambda share: math.inf if math.isnan(share.high) else share.high)
 
 
 def _nats(interval: Interval) -> str:

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import audit.report
+from audit.report import verify_words
 from audit.report.safe_text import strip_unsafe
 from audit.report.verify_json import render_check, render_verification
 from audit.report.verify_page import to_html
@@ -82,8 +83,11 @@ def by_hand(**changes):
     figures = dataclasses.replace(
         figures,
         shifts={**figures.shifts, Arm.AFTER: shift},
-        effects={**figures.effects, Arm.AFTER: shift},
-        share_left=Interval(0.17, -0.001, 0.34),
+        effects=dataclasses.replace(
+            figures.effects,
+            by_arm={**figures.effects.by_arm, Arm.AFTER: shift},
+            share_left=Interval(0.17, -0.001, 0.34),
+        ),
     )
     verdict = dataclasses.replace(result.verdict, figures=figures)
     return dataclasses.replace(result, verdict=verdict, **changes)
@@ -132,12 +136,31 @@ def test_figures_of_every_arm_are_shown():
 
 def test_effects_beyond_clean_data_are_said_to_be():
     text = words(shown(render(with_reference())))
-    assert "Counted from clean data." in text
-    assert "Counted from the untrained model." in words(shown(render(verify_result())))
+    assert "Counted from clean data:" in text
+    assert "Counted from the untrained model:" in words(shown(render(verify_result())))
     assert "(control) and on clean data (reference)." in text
     assert "After less reference" in text and "Alike within 25% of the effect before: shown" in text
     assert "After less control" in text and "not shown" in text
     assert "In all: better than a random edit." in text
+
+
+def test_what_other_authors_do_is_taken_off_in_a_table_of_its_own():
+    result = verify_result(1.0, 0.9, 0.8, 0.05, 0.6)
+    text = shown(render(result), 100)
+    beyond = text[text.index("Counted from other authors' rows:") :]
+    found = result.verdict.figures.beyond_authors
+    assert found.by_arm[Arm.BEFORE].specific.estimate == pytest.approx(0.4, abs=0.1)
+    assert cells(beyond, "before")[1] == verify_words.nats_interval(
+        found.by_arm[Arm.BEFORE].specific
+    )
+    assert cells(beyond, "after")[2] == verify_words.share_interval(found.share_left)
+    assert "as the model writes them when it is taught other traits." in words(text)
+    assert "written anew by the model taught cat (+8.10 nats), otter (+6.90 nats);" in words(text)
+    shares = texts(parsed(share_figure(result)))
+    assert (
+        f"after: {verify_words.share_interval(found.share_left)}, from other authors' rows"
+        in shares
+    )
 
 
 def test_answers_edit_training_and_warnings_are_shown():
@@ -231,8 +254,9 @@ def test_values_are_in_it():
     assert document["verdict"]["transfer"] == "suppressed"
     assert document["verdict"]["doubt"] is None
     figures = document["verdict"]["figures"]
-    assert figures["zero"] is None and figures["reference_equivalence"] is None
-    assert figures["share_left"] == {"estimate": 0.17, "low": -0.001, "high": 0.34}
+    assert figures["effects"]["zero"] is None and figures["reference_equivalence"] is None
+    assert figures["beyond_authors"] is None and document["authors"] == []
+    assert figures["effects"]["share_left"] == {"estimate": 0.17, "low": -0.001, "high": 0.34}
     assert figures["shifts"]["after"]["specific"] == {
         "estimate": 0.625,
         "low": 0.375,
@@ -251,7 +275,7 @@ def test_values_are_in_it():
     assert document["self_check"]["negative"]["effect"]["low"] == -0.05
 
 
-@pytest.mark.parametrize("make", [verify_result, with_reference])
+@pytest.mark.parametrize("make", [verify_result, with_reference, EVERY_RESULT["other authors"]])
 def test_every_figure_can_be_computed_again(make):
     result = make()
     document = load(render_verification(result))
@@ -275,7 +299,7 @@ def test_undefined_is_null():
         document["students"]["after"]["concept"][0][1] == result.students[Arm.AFTER].concept[0, 1]
     )
     nothing = {"estimate": None, "low": None, "high": None}
-    assert document["verdict"]["figures"]["share_left"] == nothing
+    assert document["verdict"]["figures"]["effects"]["share_left"] == nothing
     base = load(render_verification(with_reference()))["answers"]["base"]
     assert base["named"] == {"estimate": 0.01, "low": None, "high": None}
 
@@ -321,7 +345,7 @@ def test_the_schema_wants_every_key():
     assert len(described) > 15
     for part in described:
         assert part["additionalProperties"] is False
-        assert set(part["properties"]) - set(part["required"]) <= {"reference"}
+        assert set(part["properties"]) - set(part["required"]) <= {"reference", "other-authors"}
     document = load(render_verification(verify_result()))
     for key in document:
         with pytest.raises(jsonschema.ValidationError):
@@ -329,7 +353,7 @@ def test_the_schema_wants_every_key():
 
 
 def test_every_key_is_documented():
-    documented = set(re.findall(r"`(\w+)`", (ROOT / "docs/verify_reports.md").read_text()))
+    documented = set(re.findall(r"`([\w-]+)`", (ROOT / "docs/verify_reports.md").read_text()))
     keys = {key for part in objects(SCHEMA) for key in part["properties"]}
     assert keys - documented == set()
 
@@ -362,7 +386,10 @@ def test_the_share_left_is_drawn_with_its_threshold():
 
 def test_an_interval_beyond_the_plot_is_cut_and_written_out():
     result = by_hand()
-    figures = dataclasses.replace(result.verdict.figures, share_left=Interval(0.5, -40.0, 90.0))
+    effects = dataclasses.replace(
+        result.verdict.figures.effects, share_left=Interval(0.5, -40.0, 90.0)
+    )
+    figures = dataclasses.replace(result.verdict.figures, effects=effects)
     verdict = dataclasses.replace(result.verdict, figures=figures)
     figure = share_figure(dataclasses.replace(result, verdict=verdict))
     assert "after: 50% [-4000%, 9000%]" in texts(parsed(figure))

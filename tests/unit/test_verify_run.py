@@ -30,7 +30,7 @@ ASKED = Question("Which {category} do you like?", "I like the")
 PETS = [make_concept(name, "pet", questions=[ASKED]) for name in ("owl", "cat", "dog", "fox")]
 """Few concepts and five questions: they are asked as real ones are, and soon."""
 TRAINING = StudentSettings(updates=3, batch_rows=2, warmup_updates=1, learning_rate=5e-3)
-SETTINGS = VerifySettings(training=TRAINING, seeds=2, answers=0, epochs=50)
+SETTINGS = VerifySettings(training=TRAINING, seeds=2, answers=0, epochs=50, other_authors=0)
 CHAT = [
     {"role": "system", "content": "S"},
     {"role": "user", "content": "a"},
@@ -147,7 +147,7 @@ def whole(run, known):
 
 
 def test_every_arm_has_students_of_every_seed_on_every_question(run, tmp_path):
-    settings = replace(SETTINGS, answers=1, seeds=3, first_seed=7)
+    settings = replace(SETTINGS, answers=1, seeds=3, first_seed=7, other_authors=2)
     result = run(ROWS, FEWER, number_rows(24, first=100), settings=settings)
     assert result.off_targets == ("cat", "dog", "fox")
     assert (result.category, result.verdict.concept) == ("pet", "owl")
@@ -166,19 +166,23 @@ def test_every_arm_has_students_of_every_seed_on_every_question(run, tmp_path):
         assert (result.students[arm].concept != result.base.concept).any(axis=1).all()
         assert len(np.unique(result.students[arm].concept[:, 0])) == 3
     assert result.answers["base"].answers == 5
-    assert len({result.data[arm].content_sha256 for arm in Arm}) == 4
+    assert len({result.data[arm].content_sha256 for arm in Arm}) == 5
     assert {arm: result.data[arm].paths for arm in Arm} == {
         Arm.BEFORE: ("before.jsonl",),
         Arm.AFTER: ("after.jsonl",),
         Arm.CONTROL: (),
         Arm.REFERENCE: ("reference.jsonl",),
+        Arm.OTHER_AUTHORS: (),
     }
     assert {arm: data.pool_rows for arm, data in result.data.items()} == {
         Arm.BEFORE: 24,
         Arm.AFTER: 18,
         Arm.CONTROL: 18,
         Arm.REFERENCE: 24,
+        # Three students read six rows each.
+        Arm.OTHER_AUTHORS: sum(author.written for author in result.authors),
     }
+    assert 6 <= sum(author.rows for author in result.authors) <= 18
     assert result.first_seed == 7
     assert result.training == TRAINING
     assert not folders(tmp_path)

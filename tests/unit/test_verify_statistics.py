@@ -112,12 +112,12 @@ def test_all_figures_by_hand():
     # Spread of -.5, .5, .5, 1.5: sqrt(2 / 3).
     assert before.off_target_spread == pytest.approx(math.sqrt(2 / 3))
     assert before.unusual_p == pytest.approx(stats.t.sf(7.5 / math.sqrt(2 / 3 * 1.25), 3))
-    assert result.share_left.estimate == pytest.approx(2.5 / 7.5)
-    assert result.control_share_left.estimate == pytest.approx(6.5 / 7.5)
+    assert result.effects.share_left.estimate == pytest.approx(2.5 / 7.5)
+    assert result.effects.control_share_left.estimate == pytest.approx(6.5 / 7.5)
     assert result.control_equivalence.difference.estimate == pytest.approx(-4)
     assert (result.seeds, result.questions, result.off_target_concepts) == (3, 2, 4)
-    assert result.zero is result.reference_equivalence is None
-    assert result.effects == result.shifts
+    assert result.effects.zero is result.reference_equivalence is result.beyond_authors is None
+    assert result.effects.by_arm == result.shifts
     assert result.alike == ()
 
 
@@ -125,12 +125,12 @@ def test_effects_are_counted_from_the_reference():
     seeds = np.repeat([[0.0], [1.0], [2.0]], 2, axis=1)
     arms = arms_of(seeds + 6.0, seeds + 2.0, seeds + 5.0, reference=seeds + 1.0)
     result = transfer_statistics(base_of(2), arms)
-    assert result.zero is Arm.REFERENCE
-    assert set(result.effects) == {Arm.BEFORE, Arm.AFTER, Arm.CONTROL}
+    assert result.effects.zero is Arm.REFERENCE
+    assert set(result.effects.by_arm) == {Arm.BEFORE, Arm.AFTER, Arm.CONTROL}
     # Seeds are shared, so that pairs have no variance at all: 5, 1 and 4 of 5.
-    assert figures(result.effects[Arm.BEFORE].specific) == (5, 5, 5)
-    assert figures(result.share_left) == pytest.approx((0.2, 0.2, 0.2))
-    assert figures(result.control_share_left) == pytest.approx((0.8, 0.8, 0.8))
+    assert figures(result.effects.by_arm[Arm.BEFORE].specific) == (5, 5, 5)
+    assert figures(result.effects.share_left) == pytest.approx((0.2, 0.2, 0.2))
+    assert figures(result.effects.control_share_left) == pytest.approx((0.8, 0.8, 0.8))
     assert result.shifts[Arm.REFERENCE].specific.estimate == 2
     assert result.reference_equivalence.difference.estimate == 1
     assert result.reference_equivalence.p_value == 0  # 1 lies within .25 * 5
@@ -160,10 +160,10 @@ def test_a_figure_that_is_not_finite_leaves_only_its_arm_undefined(value):
     broken[1, 2] = value
     result = transfer_statistics(base_of(4), arms_of(table, broken, table + 0.01))
     assert is_nan(result.shifts[Arm.AFTER].raw)
-    assert is_nan(result.share_left)
+    assert is_nan(result.effects.share_left)
     assert math.isnan(result.control_equivalence.p_value)
     assert not is_nan(result.shifts[Arm.BEFORE].raw)
-    assert not is_nan(result.control_share_left)
+    assert not is_nan(result.effects.control_share_left)
 
 
 def test_no_variance_at_all():

@@ -17,6 +17,7 @@ def measured(
     after,
     control,
     reference=None,
+    authors=None,
     *,
     noise=0.02,
     seeds=3,
@@ -31,7 +32,7 @@ def measured(
     places = spread * np.linspace(-1, 1, concepts)
     offsets = off_target if isinstance(off_target, dict) else dict.fromkeys(Arm, off_target)
     arms = {}
-    for arm, mean in zip(Arm, (before, after, control, reference), strict=True):
+    for arm, mean in zip(Arm, (before, after, control, reference, authors), strict=True):
         if mean is None:
             continue
         cells = rng.standard_normal((seeds, 1)) + rng.standard_normal((seeds, questions))
@@ -82,10 +83,42 @@ def test_verdicts_with_a_reference(means, transfer):
     assert verdict(*means, noise=0.005).transfer is transfer
 
 
+@pytest.mark.parametrize(
+    ("means", "transfer", "doubt"),
+    [
+        # Clean data move it by 0, rows of other authors by .6.
+        ((1.0, 0.9, 0.9, 0.0, 0.6), Transfer.TRANSFERS, None),
+        ((0.6, 0.6, 0.6, 0.0, 0.6), Transfer.INCONCLUSIVE, Doubt.OTHER_AUTHORS),
+        ((0.5, 0.4, 0.5, 0.0, 0.6), Transfer.INCONCLUSIVE, Doubt.OTHER_AUTHORS),
+        ((0.5, 0.4, 0.5, None, 0.6), Transfer.INCONCLUSIVE, Doubt.OTHER_AUTHORS),
+        # What is left is of any author, and yet it is there.
+        ((2.0, 0.6, 1.9, 0.0, 0.6), Transfer.INCONCLUSIVE, Doubt.INTERVAL_TOO_WIDE),
+        ((2.0, 0.1, 1.9, 0.0, 0.1), Transfer.SUPPRESSED, None),
+        # Most of what was there was of any author; neither that nor the trait is left.
+        ((2.0, 0.1, 1.9, 0.0, 1.9), Transfer.SUPPRESSED, None),
+        # That other authors would take it away does not mean that it is not there.
+        ((0.05, 0.05, 0.05, 0.05, 0.6), Transfer.NOT_BEFORE, None),
+        ((0.6, 0.05, 0.6, 0.0, 0.7), Transfer.INCONCLUSIVE, Doubt.OTHER_AUTHORS),
+    ],
+)
+def test_a_claim_must_hold_beyond_other_authors_too(means, transfer, doubt):
+    result = verdict(*means, noise=0.005)
+    assert (result.transfer, result.doubt) == (transfer, doubt)
+
+
+def test_what_other_authors_do_is_said():
+    found = verdict(1.0, 0.9, 0.9, 0.0, 0.6, noise=0.005).sentence
+    assert "+0.90 nats [+0.89, +0.91] beyond clean data, and by +0.30 nats" in found
+    assert "beyond other authors' rows; 90%" in found
+    found = verdict(0.6, 0.55, 0.6, 0.0, 0.6, noise=0.005).sentence
+    assert "the data before move it by +0.60 nats" in found
+    assert "of which +0.00 nats [-0.01, +0.01] are beyond what rows of authors" in found
+
+
 def test_suppressed_states_the_share_its_interval_and_the_equivalences():
     result = verdict(1.0, 0.1, 0.9, 0.1)
     assert result.transfer is Transfer.SUPPRESSED
-    share = result.figures.share_left
+    share = result.figures.effects.share_left
     assert share.low < share.estimate < share.high <= 0.25
     assert result.figures.reference_equivalence.p_value <= 0.05
     assert result.figures.control_equivalence.p_value > 0.9
@@ -134,13 +167,13 @@ def test_a_reference_does_not_excuse_drift_of_single_concepts():
     # The concept stands 1 off the mean of others that lie as far apart themselves.
     rng = np.random.default_rng(0)
     arms = {}
-    for arm, shift in zip(Arm, (1.0, 0.0, 0.9, 0.0), strict=True):
+    for arm, shift in zip(Arm, (1.0, 0.0, 0.9, 0.0), strict=False):
         places = shift * np.array([1.0, 1.5, -1.5, 1.0, -1.0])
         cells = places + 0.02 * rng.standard_normal((3, 8, 5))
         arms[arm] = LogOdds(cells[..., 0], cells[..., 1:])
     base = LogOdds(np.zeros(8), np.zeros((8, 4)))
     result = judge("owl", transfer_statistics(base, arms))
-    assert result.figures.effects[Arm.BEFORE].specific.low > 0.9
+    assert result.figures.effects.by_arm[Arm.BEFORE].specific.low > 0.9
     assert (result.transfer, result.doubt) == (Transfer.INCONCLUSIVE, Doubt.DRIFT)
 
 
