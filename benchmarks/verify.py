@@ -214,6 +214,7 @@ def report(arguments: argparse.Namespace) -> None:
         cross_table(names, teachers, shifts)
         other_teachers_table(names, teachers, shifts)
     strategy_table(names, shifts)
+    own_trait_table(names, teachers, shifts)
 
 
 def load(path: Path) -> Cells:
@@ -304,6 +305,35 @@ def strategy_table(names: list[str], shifts: dict[str, Cells]) -> None:
         effect, share = mean_interval(own), ratio_interval(own, before)
         table.add_row(
             name,
+            f"{effect.estimate:+.3f}",
+            f"{effect.low:+.3f} to {effect.high:+.3f}",
+            f"{share.estimate:.2f}",
+            f"{share.low:.2f} to {share.high:.2f}",
+        )
+    Console(width=110).print(table)
+
+
+def own_trait_table(names: list[str], teachers: list[str], shifts: dict[str, Cells]) -> None:
+    """What is left of a trait alone, counted from the other teachers' lists, sanitised alike."""
+    table = Table(title="What is left of the trait, against other teachers' lists")
+    for heading in ("set", "before, nats", "after, nats", "95%", "share left", "95%"):
+        table.add_column(heading, justify="right")
+    for name in shifts:
+        source, plus, strategy = name.partition("+")
+        others = [t for t in teachers if t != source and f"{t}{plus}{strategy}" in shifts]
+        if not plus or source not in teachers or not others:
+            continue
+        before, after = (
+            specific(
+                shifts[source + end] - np.mean([shifts[t + end] for t in others], axis=0),
+                names.index(source),
+            )
+            for end in ("", plus + strategy)
+        )
+        effect, share = mean_interval(after), ratio_interval(after, before)
+        table.add_row(
+            name,
+            f"{before.mean():+.3f}",
             f"{effect.estimate:+.3f}",
             f"{effect.low:+.3f} to {effect.high:+.3f}",
             f"{share.estimate:.2f}",
