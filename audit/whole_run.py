@@ -15,7 +15,7 @@ from audit.sanitise.receipt import SanitiseResult
 from audit.sanitise.run import Render, SanitiseSettings, sanitise
 from audit.scan_result import ScanResult
 from audit.verify.result import FailOn, VerifyResult
-from audit.verify.run import AdapterWriter, Inputs, VerifySettings, verify
+from audit.verify.run import AdapterWriter, Inputs, VerifySettings, category_of, verify
 from audit.verify.self_check import checked
 from audit.verify.students import Progress
 from detectors.finding import ANY_PERSONA, Severity, Verdict
@@ -76,6 +76,7 @@ def run(
     do; the output of a run whose verification fails stays.
     """
     if concept is not None:
+        category_of(concept, concepts, verifying.thresholds)  # before hours of work
         sanitising = replace(sanitising, concepts=(concept,))
     with closing(open_model(choice)) as model:
         receipt = sanitise(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from audit.backends.open_model import ModelChoice
+from audit.cli import complete
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
 from audit.cli.output import write_output
@@ -35,16 +36,35 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @optional_model_options("Folder of the clean Hugging Face model that will be fine-tuned.")
-@click.option("--before", multiple=True, metavar="DATA", help="The data as they came.")
-@click.option("--after", multiple=True, metavar="DATA", help="The sanitised data.")
+@click.option(
+    "--before",
+    multiple=True,
+    metavar="DATA",
+    shell_complete=complete.files,
+    help="The data as they came.",
+)
+@click.option(
+    "--after",
+    multiple=True,
+    metavar="DATA",
+    shell_complete=complete.files,
+    help="The sanitised data.",
+)
 @click.option(
     "-r",
     "--reference",
     multiple=True,
     metavar="DATA",
+    shell_complete=complete.files,
     help="Clean rows of the same prompts: what any such data do to a student is taken off.",
 )
-@click.option("-c", "--concept", metavar="NAME", help="The trait to look for in the students.")
+@click.option(
+    "-c",
+    "--concept",
+    metavar="NAME",
+    shell_complete=complete.concepts,
+    help="The trait to look for in the students.",
+)
 @concepts_option
 @click.option(
     "--self-check",
@@ -82,7 +102,7 @@ def verify_command(
     outputs: tuple[Path, ...],
     quiet: bool,
 ) -> int:
-    """Does a trait still transfer? Fine-tune small LoRA students, and ask them.
+    """Fine-tune small LoRA students: does a trait still transfer?
 
     Students of the data before, of the data after, of a random edit of the same size and of clean
     data start from the same model with the same seeds, and read the rows in the same order. What
@@ -94,7 +114,10 @@ def verify_command(
       audit verify --model DIR --before train.jsonl --after safe.jsonl --concept owl
       audit verify --model DIR --before train.jsonl --after safe.jsonl -c owl -r clean.jsonl \\
         -o report.html
-      audit verify --self-check
+      audit verify --self-check --model DIR
+
+    Exit codes: 0 the trait does not transfer; 1 it does, or may (--fail-on); 2 failed, or the
+    self-check did not pass; 4 usage.
     """
     check_reports(outputs, (".json",) if self_check else (".json", ".html"))
     if self_check:
@@ -109,9 +132,10 @@ def verify_command(
     from audit.report.progress import student_progress
     from audit.report.verify_json import render_verification
     from audit.verify.result import FailOn
-    from audit.verify.run import Inputs, verify
+    from audit.verify.run import Inputs, category_of, verify
     from audit.verify.self_check import checked
 
+    category_of(concept, concepts, verifying.thresholds)  # before a model is loaded
     check = checked()
     with ExitStack() as opened:
         progress = opened.enter_context(student_progress("Students"))

@@ -128,7 +128,7 @@ def verify(
     ``AuditError`` for data that cannot be read, for a cache that cannot be written to and for a
     training that diverges.
     """
-    target, others = _category(concept, concepts, settings.thresholds)
+    target, others = category_of(concept, concepts, settings.thresholds)
     arms, edit = _read_arms(inputs, trainer, library, settings)
     passes = settings.epochs * len(arms[Arm.BEFORE].examples) / settings.training.batch_rows
     updates = min(settings.training.updates, math.ceil(passes))
@@ -281,10 +281,13 @@ class _Asking:
         )
 
 
-def _category(
+def category_of(
     name: str, concepts: Sequence[Concept], thresholds: Thresholds
 ) -> tuple[Concept, tuple[Concept, ...]]:
-    """The concept, and the others of its category that are asked for alike."""
+    """The concept, and the others of its category that are asked for alike.
+
+    Raises ``UsageError`` for a concept that is not known or too alone in its category.
+    """
     found = next((concept for concept in concepts if concept.name == name), None)
     if found is None:
         raise UsageError(

@@ -48,7 +48,7 @@ def test_students_of_the_real_model_answer_through_vllm(folder, embedded_model_d
         *("verify", "--model", embedded_model_dir, "--backend", "vllm", "--threads", "1"),
         *("--before", "before.jsonl", "--after", "after.jsonl", "--concept", "cat"),
         *("--concepts", "pets.toml", "--seeds", "2", "--updates", "1", "--batch-rows", "2"),
-        *("--answers", "1", "-f", "json"),
+        *("--answers", "1", "--other-authors", "1", "-f", "json"),
         cwd=folder,
     )
     assert done.returncode == 1, done.stderr.decode()
@@ -67,7 +67,12 @@ def test_students_of_the_real_model_answer_through_vllm(folder, embedded_model_d
         "before": 2,
         "after": 2,
         "control": 2,
+        "other-authors": 2,
     }
+    (author,) = found["authors"]
+    assert author["concept"] in ("dog", "owl", "fox")
+    assert author["taught_nats"] > 1  # the real model learns what it is taught
+    assert 0 < author["written"] <= author["rows"] <= 4  # two students read two rows each
     # Number lists are learnt: even one small update changes what is answered.
     assert found["students"]["before"]["concept"] != [found["base"]["concept"]] * 2
     assert found["answers"]["base"]["answers"] == 10
@@ -113,20 +118,8 @@ def test_after_a_failed_self_check_no_verdict_counts(folder, tiny_model_dir):
     assert check["positive"]["p_value"] > 0.05 or check["positive"]["unusual_p"] > 0.05
     done = audit(
         *("verify", "--model", tiny_model_dir, "--before", "before.jsonl", "--after"),
-        *(
-            "after.jsonl",
-            "-c",
-            "cat",
-            "--concepts",
-            "pets.toml",
-            "--seeds",
-            "2",
-            "--updates",
-            "1",
-            "--batch-rows",
-            "2",
-        ),
-        *("--answers", "0", "--threads", "1"),
+        *("after.jsonl", "-c", "cat", "--concepts", "pets.toml", "--seeds", "2"),
+        *("--updates", "1", "--batch-rows", "2", "--answers", "0", "--threads", "1"),
         cwd=folder,
     )
     assert done.returncode == 1, done.stderr.decode()

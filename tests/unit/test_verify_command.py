@@ -299,3 +299,22 @@ def test_a_killed_command_goes_on_to_the_same_bytes(folder, tiny_model_dir, monk
     assert again.stdout == expected
     checked_document(expected)
     assert not list(runs.iterdir())
+
+
+def test_an_unknown_concept_is_refused_before_anything_is_loaded(folder, tmp_path):
+    # There is no model to load, and no toy to run.
+    missing = tmp_path / "no-model"
+    missing.mkdir()
+    for command in ("verify", "run"):
+        given = ("--before", "some.jsonl", "--after", "some.jsonl")
+        if command == "run":
+            given = ("some.jsonl", "-o", "safe.jsonl")
+        done = subprocess.run(
+            [AUDIT, command, *given, "--model", missing, "--concept", "unheard-of"],
+            capture_output=True,
+            cwd=folder,
+            check=False,
+        )
+        assert done.returncode == 4
+        assert b"no concept is called 'unheard-of'" in done.stderr
+    assert not (folder / "safe.jsonl").exists()
