@@ -1,0 +1,1 @@
+"""The gate of a pipeline: configured data sets, what of them counts, and the verdict."""

@@ -1,0 +1,56 @@
+"""The table of formats that a gate writes; renderers are imported when first used."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audit.errors import UsageError
+from audit.gate.result import GateResult
+
+
+@dataclass(frozen=True, slots=True)
+class GateFormat:
+    """A format: the file endings that ask for it, and ``module:function`` of its renderer, which
+    takes the gate's result, or where ``of_scans`` its scans."""
+
+    endings: tuple[str, ...]
+    renderer: str
+    of_scans: bool = False
+
+    def render(self, result: GateResult) -> bytes:
+        """``result`` in this format, text as UTF-8."""
+        module, _, function = self.renderer.partition(":")
+        render: Callable[[Any], bytes | str] = getattr(importlib.import_module(module), function)
+        # Names of files are relative to the root, whatever folder the gate was called from.
+        with contextlib.chdir(result.config.root):
+            rendered = render(result.scans if self.of_scans else result)
+        return rendered if isinstance(rendered, bytes) else rendered.encode("utf-8")
+
+
+GATE_FORMATS: dict[str, GateFormat] = {
+    "terminal": GateFormat((".txt",), "audit.report.gate_terminal:to_text"),
+    "json": GateFormat((".json",), "audit.report.gate_json:to_json"),
+    "sarif": GateFormat((".sarif", ".sarif.json"), "audit.report.sarif:scans_to_sarif", True),
+    "junit": GateFormat((".xml",), "audit.report.junit:scans_to_junit", True),
+    "markdown": GateFormat((".md",), "audit.report.gate_markdown:to_markdown"),
+    "html": GateFormat((".html",), "audit.report.gate_page:to_html"),
+}
+
+
+def gate_format_of(path: Path) -> GateFormat:
+    """The format that the ending of ``path`` asks for, whatever its case.
+
+    The longest ending wins: ``x.sarif.json`` is SARIF. Raises ``UsageError`` naming the endings.
+    """
+    name = path.name.lower()
+    endings = {ending: f for f in GATE_FORMATS.values() for ending in f.endings}
+    for ending in sorted(endings, key=len, reverse=True):
+        if name.endswith(ending):
+            return endings[ending]
+    known = ", ".join(endings)
+    raise UsageError(f"cannot tell the format of '{path}' from its ending; known are {known}")
