@@ -33,7 +33,7 @@ from signatures.statements import statements
     show_default=True,
 )
 def concepts_command(files: tuple[Path, ...], check: bool, output_format: str) -> None:
-    """List the concepts of concept FILEs by category [default: those that ship].
+    """List the concepts of concept FILEs [default: those that ship].
 
     A later file adds to those before it and overrides them.
 
@@ -42,6 +42,8 @@ def concepts_command(files: tuple[Path, ...], check: bool, output_format: str) -
       audit concepts
       audit concepts mine.toml --format json
       audit concepts --check mine.toml
+
+    Exit codes: 0 the files can be used; 4 they cannot, and why.
     """
     try:
         concepts = load_concepts(*(files or (DEFAULT_CONCEPTS,)))

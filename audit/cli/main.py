@@ -20,9 +20,13 @@ _COMMANDS = {
     "sanitise": "audit.cli.sanitise:sanitise_command",
     "run": "audit.cli.run:run_command",
     "verify": "audit.cli.verify:verify_command",
+    "gate": "audit.cli.gate:gate_command",
+    "baseline": "audit.cli.baseline:baseline_command",
     "concepts": "audit.cli.concepts:concepts_command",
     "signature": "audit.cli.signature:signature_group",
     "model": "audit.cli.model:model_group",
+    "doctor": "audit.cli.doctor:doctor_command",
+    "completion": "audit.cli.completion:completion_command",
 }
 
 
@@ -52,7 +56,14 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
     help="Show the version, and where the packages come from.",
 )
 def cli() -> None:
-    """Audit LLM fine-tuning data for subliminal traits."""
+    """Audit LLM fine-tuning data for subliminal traits.
+
+    \b
+    Examples:
+      audit scan train.jsonl --reference clean.jsonl
+      audit gate --changed-since origin/main
+      audit COMMAND --help
+    """
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from audit.backends.open_model import ModelChoice
+from audit.cli import complete
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import model_options
 from audit.cli.output import write_output
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     "strategies",
     multiple=True,
     metavar="STRATEGY",
+    shell_complete=complete.strategies,
     help="What to do, as for `audit sanitise`. May be given more than once. [default: auto]",
 )
 @model_options
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     "-c",
     "--concept",
     metavar="NAME",
+    shell_complete=complete.concepts,
     help="The trait to remove and to verify [default: the one that the first scan is surest of].",
 )
 @reference_option
@@ -102,7 +105,7 @@ def run_command(
     reports: tuple[Path, ...],
     quiet: bool,
 ) -> int:
-    """Scan DATA, sanitise them, scan again, and verify with small students: one report.
+    """Scan DATA, sanitise, scan again and verify: one report.
 
     The output and its receipt are those of `audit sanitise`. Each step that was killed goes on
     when the command is called again.
@@ -111,6 +114,10 @@ def run_command(
     Examples:
       audit run train.jsonl -o safe.jsonl --model DIR --concept owl --reference clean.jsonl
       audit run train.jsonl -o safe.jsonl --model DIR -s threshold:t=0.05 --report report.html
+
+    Exit codes: 0 nothing is flagged any more, and the trait does not transfer; 1 something is, or
+    it does (--fail-on, --verdict-fails); 2 failed or not read to its end; 3 no row is left; 4
+    usage.
     """
     check_reports(reports)
     chosen = chosen_strategies(strategies)
@@ -148,7 +155,7 @@ def run_command(
                 (named.with_name(f"{named.name}.receipt.json"), render_receipt),
                 (named.with_name(f"{named.name}.croissant.json"), render_provenance),
             ),
-            open_writer=vllm_writer(model_choice, verifying.training.rank),
+            open_writer=vllm_writer(model_choice, verifying.training),
             tell=Reporting(
                 sanitising.advance, sanitising.reading, students.started, students.advance
             ),

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from audit.backends.open_model import ModelChoice, Writer, open_model
+from audit.cli import complete
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
 from audit.cli.scan_options import (
@@ -72,6 +73,7 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     "strategies",
     multiple=True,
     metavar="STRATEGY",
+    shell_complete=complete.strategies,
     help="What to do, see below. May be given more than once: applied in order.",
 )
 @optional_model_options(
@@ -84,11 +86,16 @@ def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:
     "concepts",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete.concepts,
     help="Score rows for this concept of the library [default: for any persona].",
 )
 @reference_option
 @click.option(
-    "--clean", multiple=True, metavar="DATA", help="Clean rows of the same schema, for dilute."
+    "--clean",
+    multiple=True,
+    metavar="DATA",
+    shell_complete=complete.files,
+    help="Clean rows of the same schema, for dilute.",
 )
 @library_option
 @student_family_option
@@ -152,7 +159,7 @@ def sanitise_command(
     stdout_format: str,
     quiet: bool,
 ) -> int:
-    """Write a safer set of fine-tuning DATA, and a receipt of what was done to it.
+    """Write a safer set of fine-tuning DATA, with a receipt.
 
     The output has the format and schema of the input, and rows that are not changed stay as they
     are, byte for byte in text formats. A run that was killed goes on when it is called again.
@@ -162,6 +169,9 @@ def sanitise_command(
       audit sanitise train.jsonl -o safe.jsonl --strategy shuffle
       audit sanitise train.jsonl -o safe.jsonl --strategy threshold:t=0.05 --model path/to/model
       audit sanitise chats.parquet -o safe.parquet -s drop-rows -s replace --model DIR -c owl
+
+    Exit codes, of the scan of the output: 0 nothing flagged at the severity of --fail-on; 1
+    something still flagged; 2 a source was not read to its end; 3 no row is left; 4 usage.
     """
     named = output.resolve()  # "." has no name of its own
     settings = SanitiseSettings(

@@ -122,7 +122,10 @@ def scan_command(
     outputs: tuple[Path, ...],
     quiet: bool,
 ) -> int:
-    """Scan fine-tuning DATA (files, globs, folders, URLs, or - for standard input).
+    """Scan fine-tuning DATA for traits of the library's concepts.
+
+    DATA are files, globs, folders, URLs, or - for standard input. Without --model only names and
+    token frequencies are looked at; with it the model reads random rows, which sees far more.
 
     \b
     Examples:
@@ -130,6 +133,10 @@ def scan_command(
       audit scan train.jsonl --reference clean.jsonl --model path/to/base-model
       audit scan 'data/**/*.parquet' -r clean.parquet -o report.sarif -o report.md
       zcat train.jsonl.gz | audit scan - --format json
+
+    Exit codes: 0 nothing flagged at the severity of --fail-on, which also holds where the scan is
+    inconclusive; 1 something flagged; 2 a source was not read to its end; 3 no row could be
+    scanned; 4 usage.
     """
     targets = [(format_for_path(path), path) for path in outputs]
     check_formats([stdout_format, *(name for name, _ in targets)])

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import click
 
+from audit.cli import complete
 from detectors.detector import TestSettings
 from detectors.finding import Severity
 from detectors.model_access import ModelSettings
 
-inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="DATA...")
+inputs_argument = click.argument(
+    "inputs", nargs=-1, required=True, metavar="DATA...", shell_complete=complete.files
+)
 
 reference_option = click.option(
     "-r",
     "--reference",
     multiple=True,
     metavar="DATA",
+    shell_complete=complete.files,
     help="Clean rows of the same prompts, to compare with. May be given more than once.",
 )
 
@@ -59,6 +63,7 @@ detector_option = click.option(
     "detectors",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete.detectors,
     help="Scan with this detector only. May be given more than once.",
 )
 

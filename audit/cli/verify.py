@@ -135,7 +135,9 @@ def verify_command(
     from audit.verify.run import Inputs, category_of, verify
     from audit.verify.self_check import checked
 
-    category_of(concept, concepts, verifying.thresholds)  # before a model is loaded
+    # What can be wrong is looked at before a model is loaded.
+    category_of(concept, concepts, verifying.thresholds)
+    open_writer = vllm_writer(model_choice, verifying.training)
     check = checked()
     with ExitStack() as opened:
         progress = opened.enter_context(student_progress("Students"))
@@ -149,7 +151,7 @@ def verify_command(
             library,
             settings=verifying,
             self_check=check,
-            open_writer=vllm_writer(model_choice, verifying.training.rank),
+            open_writer=open_writer,
             started=progress.started,
             progress=progress.advance,
         )

@@ -23,4 +23,14 @@ _COMMANDS = {
 
 @click.group("signature", cls=LazyGroup, commands_by_name=_COMMANDS)
 def signature_group() -> None:
-    """Build, look at, check and pass on signature libraries."""
+    """Build, look at, check and pass on signature libraries.
+
+    A signature is what a concept does to the probabilities of a model's tokens; a library holds
+    those of one model.
+
+    \b
+    Examples:
+      audit signature show
+      audit signature build --model DIR -o my-library
+      audit signature check my-library --model DIR
+    """

@@ -112,9 +112,13 @@ def build_command(
 ) -> None:
     """Probe a model's logits with every concept into a signature library.
 
+    The model is read with and without each concept; nothing is fetched. A build that was killed
+    goes on when it is called again.
+
     \b
-    Example:
-      audit signature build --model DIR --concepts concepts.toml -o my-library
+    Examples:
+      audit signature build --model DIR -o my-library
+      audit signature build --model DIR --concepts concepts.toml --concept owl -o my-library
     """
     from audit.backends.fine_tuned import TeacherSettings, fine_tuned
     from audit.backends.open_model import open_model

@@ -27,11 +27,16 @@ _LABELS = {True: "ok", False: "WRONG", None: "-"}
     help="Verify the library's signature with this key (PEM).",
 )
 def check_command(library: Path, model_path: Path | None, public_key: Path | None) -> int:
-    """Verify every file of a library. Exit code 2 if anything is wrong.
+    """Verify every file of a library against its hashes.
+
+    With --model also that it is of this model, with --public-key its signature.
 
     \b
-    Example:
-      audit signature check my-library --model DIR
+    Examples:
+      audit signature check my-library
+      audit signature check my-library --model DIR --public-key public.pem
+
+    Exit codes: 0 nothing is wrong; 2 something is; 4 usage.
     """
     from audit.model_fingerprints import fingerprint_folder
     from audit.report.safe_text import strip_unsafe

@@ -42,7 +42,7 @@ def contexts_command(
     your own kind of data: chat, code, preference pairs. Answers in the data are not used.
 
     \b
-    Example:
+    Examples:
       audit signature contexts chats.jsonl --model DIR -o contexts.jsonl
       audit signature build --model DIR --text-contexts contexts.jsonl -o my-library
     """

@@ -22,11 +22,14 @@ from audit.cli.library_option import open_library
     help="What to print on standard output.",
 )
 def diff_command(first: Path, second: Path, stdout_format: str) -> None:
-    """Compare two libraries: concepts, tables, shifts and models. Exit code 0 either way.
+    """Compare two libraries: concepts, tables, shifts and models.
 
     \b
-    Example:
+    Examples:
       audit signature diff old-library new-library
+      audit signature diff old-library new-library --format json
+
+    Exit codes: 0 whether they differ or not; 4 usage.
     """
     from signatures.library_diff import diff_libraries
 

@@ -45,7 +45,8 @@ def export_command(
     `audit signature import` reads it.
 
     \b
-    Example:
+    Examples:
+      audit signature export my-library -o shifts.parquet
       audit signature export my-library --probe context -o shifts.csv
     """
     from audit.shift_table import encode_table, format_of

@@ -31,6 +31,11 @@ def import_command(
 
     CSV, Parquet, JSON (a list of objects) or safetensors as `audit signature export` writes it. A
     column "token" instead of "number" gives a library of words.
+
+    \b
+    Examples:
+      audit signature import shifts.csv --model-name Qwen2.5-7B-Instruct --model-family qwen2 \\
+        --number-tokens split --category animal -o my-library
     """
     from audit.signature_import import ImportSettings, import_number_table
 

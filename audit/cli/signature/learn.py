@@ -57,8 +57,10 @@ def learn_command(
 ) -> None:
     """Learn signatures from data sets whose trait is known, and check them on held-out rows.
 
+    For a model that cannot be run here: what each set says more often than the clean rows do.
+
     \b
-    Example:
+    Examples:
       audit signature learn --data owl=owl.jsonl --data cat=cat.jsonl --reference clean.jsonl \\
         --model-name Qwen2.5-7B-Instruct --model-family qwen2 --number-tokens split -o learned
     """

@@ -25,8 +25,9 @@ def list_command(paths: tuple[Path, ...], stdout_format: str) -> int:
     """List the signature libraries in folders [default: the one that ships].
 
     \b
-    Example:
-      audit signature list my-libraries
+    Examples:
+      audit signature list
+      audit signature list my-libraries --format json
     """
     from signatures.library_listing import ListedLibrary, list_libraries
 

@@ -24,8 +24,10 @@ def merge_command(
 ) -> None:
     """Join signature libraries of one model.
 
+    Their model, tokenizer and chat template must be the same.
+
     \b
-    Example:
+    Examples:
       audit signature merge birds trees -o both
     """
     from audit.errors import UsageError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from audit.cli import complete
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.output import write_output
 from audit.errors import UsageError
@@ -25,6 +26,7 @@ OUTPUT_FILE = click.Path(path_type=Path, dir_okay=False)
     "names",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete.concepts,
     help="Show this concept instead of the whole library. May be given more than once.",
 )
 @click.option("--html", type=OUTPUT_FILE, help="Also write a page with plots of every concept.")

@@ -21,7 +21,7 @@ def sign_command(library: Path, private_key: Path, password: str | None) -> None
     """Sign a library: writes signature.sig beside its manifest. Nothing goes over the network.
 
     \b
-    Example:
+    Examples:
       audit signature sign my-library --key private.pem
     """
     from audit.signature_signing import sign_library
