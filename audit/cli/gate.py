@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import secrets
@@ -82,11 +83,20 @@ def gate_command(
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise UsageError("two reports would go to the same file")
     targets = [(path.absolute(), gate_format_of(path)) for path in outputs]
+    for _, format_ in targets:
+        format_.check()
+    if baseline_path is not None:
+        if not baseline_path.exists():
+            raise UsageError(
+                f"{baseline_path} does not exist: write it with  audit baseline -o FILE"
+            )
+        named = os.path.relpath(baseline_path.absolute(), config.root)
+        config = dataclasses.replace(config, baseline=named)
     result = gate_result(
         config,
         today,
         model_choice,
-        baseline=_baseline(config, baseline_path),
+        baseline=_baseline(config),
         changes=None if changed_since is None else changes_since(changed_since, config.root),
     )
     # Everything is rendered before the first file is touched.
@@ -99,13 +109,8 @@ def gate_command(
     return int(result.exit_code)
 
 
-def _baseline(config: GateConfig, given: Path | None) -> Sequence[BaselineEntry] | None:
+def _baseline(config: GateConfig) -> Sequence[BaselineEntry] | None:
     """None where there is none, or none yet: then nothing is let through."""
-    if given is not None:
-        try:
-            return read_baseline(given)
-        except FileNotFoundError:
-            raise UsageError(f"{given} does not exist: write it with  audit baseline") from None
     if config.baseline is None:
         return None
     try:

@@ -18,7 +18,7 @@ class Changes:
     """Paths relative to ``root``, the repository's root without links.
 
     ``changed`` differ from the last commit that the working tree shares with ``since``, or are new.
-    ``tracked`` are all that git keeps. What git ignores is in neither.
+    ``tracked`` are all that git keeps and compares. What git ignores is in neither.
     """
 
     since: str
@@ -95,12 +95,14 @@ def changes_since(since: str, folder: Path) -> Changes:
         *["--ignore-submodules=none", base, "--"],
     )
     new = _git(root, "ls-files", "-z", "--others", "--exclude-standard")
-    tracked = _git(root, "ls-files", "-z", "--recurse-submodules")
+    # "H name": a file that git compares with its last commit, as it does not those that it was
+    # told to assume unchanged ("h") or to leave out of the working tree ("S").
+    listed = _git(root, "ls-files", "-v", "-z", "--recurse-submodules").split("\0")
     return Changes(
         since,
         Path(os.path.realpath(root)),
-        frozenset(n for listed in (differ, new) for n in listed.split("\0") if n),
-        frozenset(n for n in tracked.split("\0") if n),
+        frozenset(n for names in (differ, new) for n in names.split("\0") if n),
+        frozenset(entry[2:] for entry in listed if entry.startswith("H ")),
     )
 
 

@@ -16,20 +16,33 @@ from audit.gate.result import GateResult
 @dataclass(frozen=True, slots=True)
 class GateFormat:
     """A format: the file endings that ask for it, and ``module:function`` of its renderer, which
-    takes the gate's result, or where ``of_scans`` its scans."""
+    takes the gate's result, or where ``of_scans`` its scans.
+
+    ``checked`` names in the same way what raises ``AuditError`` where the renderer could not run.
+    """
 
     endings: tuple[str, ...]
     renderer: str
     of_scans: bool = False
+    checked: str = ""
+
+    def check(self) -> None:
+        """Say before long scans what could not be written after them."""
+        if self.checked:
+            _named(self.checked)()
 
     def render(self, result: GateResult) -> bytes:
         """``result`` in this format, text as UTF-8."""
-        module, _, function = self.renderer.partition(":")
-        render: Callable[[Any], bytes | str] = getattr(importlib.import_module(module), function)
+        render: Callable[[Any], bytes | str] = _named(self.renderer)
         # Names of files are relative to the root, whatever folder the gate was called from.
         with contextlib.chdir(result.config.root):
             rendered = render(result.scans if self.of_scans else result)
         return rendered if isinstance(rendered, bytes) else rendered.encode("utf-8")
+
+
+def _named(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 GATE_FORMATS: dict[str, GateFormat] = {
@@ -38,7 +51,11 @@ GATE_FORMATS: dict[str, GateFormat] = {
     "sarif": GateFormat((".sarif", ".sarif.json"), "audit.report.sarif:scans_to_sarif", True),
     "junit": GateFormat((".xml",), "audit.report.junit:scans_to_junit", True),
     "markdown": GateFormat((".md",), "audit.report.gate_markdown:to_markdown"),
-    "html": GateFormat((".html",), "audit.report.gate_page:to_html"),
+    "html": GateFormat(
+        (".html", ".htm"),
+        "audit.report.gate_page:to_html",
+        checked="audit.report.page:check_can_draw",
+    ),
 }
 
 

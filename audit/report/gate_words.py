@@ -35,7 +35,8 @@ def verdict_words(result: GateResult) -> str:
     if result.verdict in (GateVerdict.INCOMPLETE, GateVerdict.NOTHING_SCANNABLE) and flagged:
         return f"{words}, AND HELD"
     if result.verdict is GateVerdict.PASSES and undecided(result):
-        return f"{words}, UNDECIDED IN PART"
+        nothing = all(d.undecided == len(d.scan.result.concepts) for d in result.sets if d.scan)
+        return f"{words}, NOTHING DECIDED" if nothing else f"{words}, UNDECIDED IN PART"
     return words
 
 

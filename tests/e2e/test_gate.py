@@ -13,6 +13,7 @@ import pytest
 
 import audit.report
 from tests.e2e.test_command import AUDIT, HEAVY
+from tests.e2e.test_model_scan import save_animals
 from tests.sample_repository import (
     SETTINGS,
     SUPPRESSION,
@@ -103,7 +104,7 @@ def test_from_a_held_pipeline_to_a_baseline_a_suppression_and_its_expiry(reposit
 def test_a_baseline_that_is_named_is_read_and_must_be_there(repository):
     missing = gate(repository, "--baseline", "known.json")
     assert missing.returncode == 4
-    assert "known.json does not exist: write it with  audit baseline" in missing.stderr.decode()
+    assert "known.json does not exist: write it with  audit baseline -o" in missing.stderr.decode()
     made = run(repository / "data", "baseline", *TODAY, "-o", "known.json", "-q")
     assert (made.returncode, made.stdout) == (0, b"")
     assert gate(repository / "data", "--baseline", "known.json", "-q").returncode == 0
@@ -249,6 +250,34 @@ def test_a_folder_without_settings_says_what_to_do(tmp_path):
     done = run(tmp_path, "gate")
     assert done.returncode == 4
     assert "write one (docs/gate.md), or name it with --config" in done.stderr.decode()
+
+
+@pytest.mark.model
+def test_the_model_of_the_settings_reads_rows(repository, tiny_model_dir):
+    save_animals(repository / "library")
+    (repository / "model").symlink_to(tiny_model_dir)
+    more = (
+        'model = "model"\nlibrary = "library"\ndetectors = ["likelihood"]\nseed = 3\nstudent-family'
+    )
+    lenient = SETTINGS.replace("student-family", more, 1)
+    lenient = lenient.replace("[tool.audit.budgets]", "[tool.audit.budgets]\nmodel-rows = 30")
+    (repository / "pyproject.toml").write_text(lenient)
+    done = gate(repository, "-f", "json", "--threads", "1")
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert document["budgets"]["model_rows"] == 30
+    for decision in document["sets"]:
+        report = decision["report"]
+        assert report["model"]["family"] == "llama"
+        assert report["library"]["path"] == "library"
+        assert {f["rows_tested"] for f in report["findings"]} <= {30}
+    # Of several data sets each is read by itself: alone, the second comes out the same.
+    alone = lenient.replace('name = "lists"\npaths = "data/lists/*.jsonl.gz"', "@", 1)
+    alone = alone.replace("[[tool.audit.data]]\n@\n", "", 1)
+    (repository / "pyproject.toml").write_text(alone)
+    again = json.loads(gate(repository, "-f", "json", "--threads", "1").stdout)
+    assert [s["name"] for s in again["sets"]] == ["clean"]
+    assert again["sets"][0] == document["sets"][1]
 
 
 @pytest.mark.parametrize("command", ["gate", "baseline"])

@@ -165,6 +165,13 @@ def test_a_link_to_a_changed_file_has_changed(repository):
     assert scanned(repository) == ["lists", "chats"]
 
 
+@pytest.mark.parametrize("told", ["--assume-unchanged", "--skip-worktree"])
+def test_a_file_that_git_was_told_not_to_look_at_is_scanned(repository, told):
+    git(repository, "update-index", told, "lists/a.jsonl")
+    (repository / "lists" / "a.jsonl").write_text(ROW * 2)
+    assert scanned(repository) == ["lists"]
+
+
 def test_names_of_any_kind_are_told_apart(repository):
     (repository / "lists" / "ä \t\n.jsonl").write_text(ROW)
     commit(repository)

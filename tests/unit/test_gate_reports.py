@@ -145,8 +145,11 @@ def test_the_terminal_says_who_let_what_through_and_what_is_over():
 
 
 def test_a_pass_that_leaves_something_open_says_so():
-    assert "○ PASSES, UNDECIDED IN PART" in to_text(gate({"small": inconclusive_result()}))
-    decided = to_text(gate({"clear": clear_result()}))
+    small, clear = inconclusive_result(), clear_result()
+    assert "○ PASSES, NOTHING DECIDED" in to_text(gate({"small": small}))
+    both = to_text(gate({"small": small, "clear": clear, "same": None}))
+    assert "○ PASSES, UNDECIDED IN PART" in both
+    decided = to_text(gate({"clear": clear}))
     assert "○ PASSES" in decided
     assert "UNDECIDED" not in decided
     strict = to_text(gate({"small": inconclusive_result()}, budgets=Budgets()), width=120)
@@ -180,7 +183,7 @@ def test_annotations_begin_with_the_gates_own():
     assert lines[0].startswith("::error title=subliminal-audit gate::HELD. Of 3 data sets")
     assert all(line.startswith("::") for line in lines)
     passes = to_annotations(gate({"small": inconclusive_result()}))
-    assert passes.startswith("::warning title=subliminal-audit gate::PASSES, UNDECIDED IN PART.")
+    assert passes.startswith("::warning title=subliminal-audit gate::PASSES, NOTHING DECIDED.")
     unchanged = to_annotations(gate({"same": None}))
     assert unchanged == (
         "::notice title=subliminal-audit gate::NOT SCANNED. Of 1 data set: 1 unchanged and not "
