@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_command import audit
+from tests.shown_commands import assert_printed, shown_commands
 
 ROOT = Path(__file__).parent.parent.parent
-BLOCK = re.compile(r"```console\n\$ audit (?P<command>[^\n]*)\n(?P<output>.*?)```", re.DOTALL)
-SHOWN = {
-    match["command"]: match["output"] for match in BLOCK.finditer((ROOT / "README.md").read_text())
-}
+SHOWN = {shown.command: shown.output for shown in shown_commands((ROOT / "README.md").read_text())}
 EXIT_CODES = {"planted": 1, "prompted": 1, "clean": 0}
 
 
@@ -23,18 +21,9 @@ def test_the_readme_shows_scans_of_the_examples():
 
 @pytest.mark.parametrize("command", SHOWN)
 def test_a_shown_command_prints_what_is_shown(command):
-    result = audit(*shlex.split(command), cwd=ROOT, columns=100)
+    result = audit(*shlex.split(command)[1:], cwd=ROOT, columns=100)
     assert result.stderr == b""
-    printed = [line.rstrip() for line in result.stdout.decode().splitlines()]
-    shown = [line.rstrip() for line in SHOWN[command].splitlines()]
-    # A line of dots stands for lines left out, in the README only.
-    while "..." in shown:
-        cut = shown.index("...")
-        assert printed[:cut] == shown[:cut]
-        rest = shown[cut + 1 :]
-        start = printed.index(rest[0], cut)
-        printed, shown = printed[start:], rest
-    assert printed == shown
+    assert_printed(result.stdout.decode(), SHOWN[command])
     name = next((name for name in EXIT_CODES if name in command), None)
     if name is not None:
         assert result.returncode == EXIT_CODES[name]
