@@ -60,8 +60,7 @@ class Table:
             return None
         if not isinstance(value, str):
             raise self._wrong(key, "text", value)
-        if not value.strip():
-            raise self.fault(key, "is empty")
+        self._check_text(key, value)
         return value
 
     def texts(self, key: str) -> tuple[str, ...] | None:
@@ -73,8 +72,8 @@ class Table:
             value = [value]
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self._wrong(key, "text or a list of texts", value)
-        if not all(item.strip() for item in value):
-            raise self.fault(key, "holds an empty text")
+        for item in value:
+            self._check_text(key, item)
         return tuple(value)
 
     def choice(self, key: str, choices: Collection[str]) -> str | None:
@@ -127,6 +126,12 @@ class Table:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self._wrong(key, "a list of tables, written with [[ ]]", value)
         return value
+
+    def _check_text(self, key: str, value: str) -> None:
+        if not value.strip():
+            raise self.fault(key, "is empty")
+        if "\0" in value:
+            raise self.fault(key, "holds a null character, which no path or name can")
 
     def _wrong(self, key: str, wanted: str, value: object) -> UsageError:
         return self.fault(key, f"must be {wanted}, not {_KINDS.get(type(value), 'this')}")

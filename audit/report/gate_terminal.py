@@ -70,6 +70,10 @@ def _sections(result: GateResult) -> Iterable[RenderableType]:
     for title, lines in words.everything(result):
         yield heading(safe(title, "bold"))
         yield _lines(lines)
+    limits = list(dict.fromkeys(limit for scan in result.scans for limit in scan.result.limits))
+    if limits:
+        yield heading("What these scans could not have seen")
+        yield _lines(limits)
 
 
 def _panel(result: GateResult) -> RenderableType:

@@ -140,8 +140,10 @@ def test_the_terminal_says_who_let_what_through_and_what_is_over():
         "known.json is not there yet: audit baseline writes it",
         "same: none of its 1 file changed",
         "changed since main",
+        "Effects on owl below 0.021 nats a row in 11,986 rows.",
     ):
         assert part in shown, part
+    assert shown.count("Effects on owl below") == 1  # two scans have the same limits
 
 
 def test_a_pass_that_leaves_something_open_says_so():
