@@ -13,6 +13,8 @@ from detectors.registry import (
     model_detector_names,
 )
 from tests import synthetic
+from tests.shown_commands import BLOCK
+from tests.unit.test_help import audit_calls, checked
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -51,6 +53,28 @@ def test_every_command_of_the_table_has_help_and_an_entry_in_the_readme():
     for name in cli.list_commands(None):
         assert cli.get_command(None, name).help
         assert f"audit {name}" in readme
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))], ids=str)
+def test_every_command_that_a_page_names_can_be_parsed(page):
+    for block in BLOCK.finditer(page.read_text()):
+        for line in block["text"].replace("\\\n", " ").splitlines():
+            # Three dots stand for what the reader puts in.
+            if re.match(r"(\$ )?(.* \| )?audit ", line) and " ..." not in line:
+                for call in audit_calls(line.removeprefix("$ ")):
+                    checked(call)
+
+
+def test_every_word_of_a_verdict_is_explained():
+    from audit.errors import ExitCode
+    from audit.scan_result import Outcome
+    from audit.verify.verdict import Transfer
+    from detectors.compose import Gap
+    from detectors.finding import Reason
+
+    page = (ROOT / "docs" / "verdicts.md").read_text()
+    for word in (*Outcome, *Reason, *Gap, *Transfer, *(str(int(code)) for code in ExitCode)):
+        assert re.search(rf"^\| `?{word}`? \|", page, re.MULTILINE), word
 
 
 def test_every_arm_and_every_verdict_is_described():
