@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 
-def write_tiny_model(folder: Path, embedded: Path) -> Path:
+def write_tiny_model(folder: Path, embedded: Path, hidden_size: int = 48) -> Path:
     """Write it to ``folder``: answers mean nothing, but every step of training is real."""
     import torch
     import transformers
@@ -18,12 +18,12 @@ def write_tiny_model(folder: Path, embedded: Path) -> Path:
             shutil.copy(path, folder)
     config = json.loads((embedded / "config.json").read_text())
     config |= {
-        "hidden_size": 48,
-        "intermediate_size": 96,
+        "hidden_size": hidden_size,
+        "intermediate_size": 2 * hidden_size,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 12,
+        "head_dim": hidden_size // 4,
         # Larger than the usual 0.02: answers then differ from question to question.
         "initializer_range": 0.2,
     }

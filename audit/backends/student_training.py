@@ -33,7 +33,8 @@ class StudentSettings:
     alpha 8, 5 updates of warm-up, linear decay). Its rate of 2e-4 over 450 updates of 66 rows
     takes hours on a small machine: here fewer and larger steps go as far.
 
-    ``updates`` are optimizer steps. ``most_tokens`` of a row are read; longer rows are cut.
+    ``updates`` are optimizer steps. ``most_tokens`` of a row are read; longer rows are cut. With
+    ``four_bit`` the base model, which is not trained, is kept in 4 bits.
     """
 
     rank: int = 8
@@ -44,6 +45,7 @@ class StudentSettings:
     warmup_updates: int = 5
     most_tokens: int = 512
     modules: tuple[str, ...] = LORA_MODULES
+    four_bit: bool = False
 
     def rate(self, update: int) -> float:
         """The learning rate of update 0, 1, ...: a linear rise, then a linear fall to 0."""
@@ -127,7 +129,11 @@ class StudentTrainer:
             raise MissingExtraError("fine-tuning", error.name or "peft", "models") from error
         self.settings = settings
         self.model = TransformersLanguageModel.load(
-            model_folder, dtype=dtype, device=device, threads=threads
+            model_folder,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            four_bit=settings.four_bit,
         )
         lora = LoraConfig(
             r=settings.rank,

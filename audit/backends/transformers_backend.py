@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +71,19 @@ class TransformersLanguageModel(ChatEncoder):
         threads: int | None = None,
         max_batch_tokens: int = 2048,
         adapter: Path | str | None = None,
+        four_bit: bool = False,
     ) -> TransformersLanguageModel:
         """Load a Hugging Face model folder from disk; nothing is fetched, no code of it is run.
 
         ``adapter`` is a LoRA folder to merge into the weights. ``threads`` sets torch's number
         of threads for the whole process (None leaves it). ``max_batch_tokens`` bounds the
-        tokens of one forward pass; larger is not faster on a CPU.
+        tokens of one forward pass; larger is not faster on a CPU. ``four_bit`` keeps the linear
+        layers as 4-bit NormalFloat (Dettmers et al. 2023, QLoRA, arXiv 2305.14314), with which
+        probabilities are no longer the model's own: it is for training beside them.
 
         Raises ``AuditError`` if the folder holds no model that this backend can run exactly,
-        and ``MissingExtraError`` if torch or transformers is not installed.
+        and ``MissingExtraError`` if torch or transformers is not installed, or with ``four_bit``
+        bitsandbytes.
         """
         try:
             import torch
@@ -100,6 +106,7 @@ class TransformersLanguageModel(ChatEncoder):
                 attn_implementation=attention,
                 local_files_only=True,
                 trust_remote_code=False,
+                **(_four_bit(device) if four_bit else {}),
             )
             if adapter_folder is not None:
                 model = _merge_adapter(model, adapter_folder).to(getattr(torch, dtype))
@@ -109,7 +116,11 @@ class TransformersLanguageModel(ChatEncoder):
             if bars:
                 transformers.utils.logging.enable_progress_bar()
         _refuse_unsupported(model.config, folder)
-        model.eval().requires_grad_(False).to(device)
+        model.eval().requires_grad_(False)
+        if four_bit:
+            _keep_gradients(model)
+        else:  # weights of 4 bits were put there as they were loaded
+            model.to(device)
         return cls(model, encoder, max_batch_tokens=max_batch_tokens)
 
     def sample(
@@ -432,6 +443,34 @@ def _merge_adapter(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(
         model, str(adapter), is_trainable=False, local_files_only=True
     ).merge_and_unload()
+
+
+def _four_bit(device: str) -> dict[str, Any]:
+    """What makes a folder load with linear layers of 4 bits on ``device``."""
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError("a base model of 4 bits", "bitsandbytes", "four-bit")
+    import torch
+    import transformers
+
+    # It says that an optional kernel is missing wherever there is none.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quantised = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": quantised, "device_map": {"": device}}
+
+
+def _keep_gradients(model: Any) -> None:
+    """On a CPU, layers of 4 bits that are not in training are packed for inference, and no gradient
+    passes through them from then on."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.train()
 
 
 def _refuse_unsupported(config: Any, folder: Path) -> None:

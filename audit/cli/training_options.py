@@ -72,6 +72,11 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.IntRange(8),
         help="A student reads so many tokens of a row.",
     )
+    @click.option(
+        "--four-bit",
+        is_flag=True,
+        help="Keep the base model, which is not trained, in 4 bits (QLoRA): a larger one fits.",
+    )
     @wraps(command)
     def with_training(
         *args: Any,
@@ -83,6 +88,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         warmup_updates: int,
         modules: str,
         most_tokens: int,
+        four_bit: bool,
         **options: Any,
     ) -> Any:
         names = tuple(filter(None, modules.split(",")))
@@ -97,6 +103,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             warmup_updates=warmup_updates,
             most_tokens=most_tokens,
             modules=names,
+            four_bit=four_bit,
         )
         return command(*args, training=training, **options)
 

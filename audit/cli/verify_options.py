@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audit.backends.open_model import ModelChoice
+from audit.backends.student_training import StudentSettings
 from audit.cli.training_options import training_options
 from audit.errors import MissingExtraError, UsageError
 from signatures.concept import DEFAULT_CONCEPTS, Concept, ConceptFileError, load_concepts
@@ -123,10 +124,20 @@ def open_concepts(files: tuple[Path, ...]) -> tuple[Concept, ...]:
         raise UsageError(str(error)) from error
 
 
-def vllm_writer(choice: ModelChoice, rank: int) -> Callable[[], VllmLanguageModel] | None:
-    """What samples answers in place of the students in memory, where vLLM was asked for."""
+def vllm_writer(
+    choice: ModelChoice, training: StudentSettings
+) -> Callable[[], VllmLanguageModel] | None:
+    """What samples answers in place of the students in memory, where vLLM was asked for.
+
+    Raises ``UsageError`` where it would write with another base than students were trained on.
+    """
     if choice.backend != "vllm":
         return None
+    if training.four_bit:
+        raise UsageError(
+            "students of a base of 4 bits are asked in memory: leave out --backend vllm, or "
+            "--four-bit"
+        )
 
     def opened() -> VllmLanguageModel:
         from audit.backends.vllm_backend import VllmLanguageModel
@@ -134,7 +145,7 @@ def vllm_writer(choice: ModelChoice, rank: int) -> Callable[[], VllmLanguageMode
         return VllmLanguageModel.load(
             choice.path,
             dtype=choice.dtype,
-            adapter_rank=rank,
+            adapter_rank=training.rank,
             threads=choice.threads,
             tensor_parallel_size=choice.tensor_parallel,
         )

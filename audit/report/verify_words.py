@@ -315,7 +315,8 @@ def training_facts(result: VerifyResult) -> Facts:
         ("model", _model(result.model)),
         (
             "adapter",
-            f"LoRA, rank {training.rank}, alpha {training.alpha}, {', '.join(training.modules)}",
+            f"LoRA, rank {training.rank}, alpha {training.alpha}, {', '.join(training.modules)}"
+            + ("; the base in 4 bits" if training.four_bit else ""),
         ),
         (
             "training",

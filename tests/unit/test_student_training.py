@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 import audit.backends.student_training as student_training
+import audit.backends.transformers_backend as transformers_backend
 from audit.backends.student_training import Example, StudentSettings, StudentTrainer, Update
-from audit.errors import AuditError
+from audit.errors import AuditError, MissingExtraError
 from signatures.language_model import Chat, PrefixRequest, SequenceRequest
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.model
 
@@ -148,3 +151,39 @@ def test_a_training_that_diverges_is_refused(trainer: StudentTrainer) -> None:
             list(trainer.train(batches, seed=0))
     finally:
         trainer.settings = SETTINGS
+
+
+def test_a_base_of_four_bits_is_nearly_the_same_and_learns(
+    embedded_model_dir: Path, tmp_path: Path
+) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    # Blocks of 4-bit weights have a size that layers must be multiples of.
+    model = write_tiny_model(tmp_path / "model", embedded_model_dir, hidden_size=128)
+    with closing(StudentTrainer(model, SETTINGS, threads=1)) as whole:
+        exact = asked(whole)
+    made = StudentTrainer(model, replace(SETTINGS, four_bit=True), threads=1)
+    try:
+        layers = [m for m in made.model.network.modules() if isinstance(m, Linear4bit)]
+        assert len(layers) >= len(SETTINGS.modules)
+        assert all(
+            layer.weight.numel() < layer.in_features * layer.out_features for layer in layers
+        )
+        base = asked(made)  # what was asked before does not cut off gradients
+        assert 0.8 < np.corrcoef(base, exact)[0, 1] < 1
+        weight = layers[0].weight.clone()
+        losses = [update.loss_nats for update in made.train(lambda _update: batches(0), seed=0)]
+        assert losses[-1] < losses[0] - 0.05
+        assert (layers[0].weight == weight).all()
+        made.reset(0)
+        np.testing.assert_array_equal(asked(made), base)
+    finally:
+        made.close()
+
+
+def test_a_base_of_four_bits_needs_its_package(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers_backend, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match=r"bitsandbytes.*\[four-bit\]"):
+        StudentTrainer(tiny_model_dir, replace(SETTINGS, four_bit=True), threads=1)
