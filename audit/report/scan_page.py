@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from audit.named_scan import NamedScan
 from audit.report import scan_page_words as words
 from audit.report import summary
+from audit.report.acceptance import Acceptance
 from audit.report.drawing import LOWERED, MUTED, RAISED, Figure
 from audit.report.page import render_page
 from audit.report.scan_plots import (
@@ -27,13 +29,12 @@ from detectors.compose import ConceptVerdict
 from detectors.finding import Finding, Verdict
 
 _COLUMNS = 12  # data sets in one heat map: as wide as a phone
-_MAPPED_SETS = 120
 _MAPPED_CONCEPTS = 40
-_LISTED_SETS = 2000
-_DETAILED_SETS = 60
 _TOKENS = 20
 _EVIDENCE = 5
 _REASONS = 20
+_MOST_BYTES = 4_500_000
+_SQUEEZES = (1, 4, 16, 64)
 
 _CLASS = {
     Outcome.FLAGGED: "flagged",
@@ -44,59 +45,91 @@ _CLASS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Room:
-    """How much of each data set is shown, so that a page of many stays small."""
+    """How much is shown, so that a page of many data sets, or of long texts, stays small.
 
+    ``figures`` are those still to be drawn: the gravest data sets get theirs first.
+    """
+
+    sets: int
+    lines: int
+    mapped: int
     details: int
     concepts: int
     findings: int
     lanes: int
     sources: int
     limits: int
+    figures: int
 
     @classmethod
-    def of(cls, sets: int) -> _Room:
-        """The same page, shared by ``sets`` data sets."""
+    def of(cls, sets: int, squeeze: int) -> _Room:
+        """A page shared by ``sets`` data sets, with about 1 / ``squeeze`` of what would fit."""
+        in_full = min(sets, max(1, 60 // squeeze))
 
         def share(whole: int, least: int, most: int) -> int:
-            return max(least, min(most, whole // max(1, sets)))
+            return max(least, min(most, whole // (squeeze * max(1, in_full))))
 
         return cls(
-            details=share(100, 2, 60),
-            concepts=share(1500, 20, 300),
-            findings=share(3000, 20, 400),
-            lanes=share(1000, 10, 30),
+            sets=in_full,
+            lines=2000 // squeeze,
+            mapped=120 // squeeze,
+            details=share(100, 1, 60),
+            concepts=share(1500, 5, 300),
+            findings=share(3000, 5, 400),
+            lanes=share(1000, 5, 30),
             sources=share(400, 3, 100),
-            limits=share(600, 8, 40),
+            limits=share(600, 5, 40),
+            figures=60 // squeeze,
         )
+
+    def draw(self, figure: Callable[[], Figure | None]) -> Figure | None:
+        """The figure, or None where there is nothing to see or no room for it."""
+        if self.figures <= 0:
+            return None
+        drawn = figure()
+        self.figures -= drawn is not None
+        return drawn
+
+
+def _squeezed(page: Callable[[int], bytes]) -> bytes:
+    """The page of the least squeeze that is small enough, or of the greatest."""
+    written = b""
+    for squeeze in _SQUEEZES:
+        written = page(squeeze)
+        if len(written) <= _MOST_BYTES:
+            break
+    return written
 
 
 def to_html(result: ScanResult) -> bytes:
     """The page as UTF-8: the verdict, who says what of each concept, effects, the rows that speak
     for a flag, what could not have been seen, and what the verdicts rest on.
 
-    Equal results give equal bytes. Raises ``MissingExtraError`` without the extra ``report``.
+    Under 5 MB: long lists are cut, and say so. Equal results give equal bytes. Raises
+    ``MissingExtraError`` without the extra ``report``.
     """
     scan = NamedScan(_title(result), result)
-    return render_page(
-        "scan_page",
-        {
-            "words": words,
-            "title": words.place(scan.name),
-            "verdict": summary.verdict_words(result),
-            "verdict_sign": words.OUTCOME_SIGN[result.outcome],
-            "verdict_class": _verdict_class(scan),
-            "sentences": [words.sentence(result.headline)],
-            "meaning": summary.MEANING[result.outcome],
-            "facts": [" · ".join(line) for line in summary.facts(result)],
-            "legend": _legend(scan),
-            "several": None,
-            "sets": [_set(scan, 0, _Room.of(1))],
-            "command": "audit scan",
-            "tool_version": result.tool_version,
-        },
-    )
+    facts = {
+        "words": words,
+        "title": words.place(scan.name),
+        "verdict": summary.verdict_words(result),
+        "verdict_sign": words.OUTCOME_SIGN[result.outcome],
+        "verdict_class": _verdict_class(scan),
+        "sentences": [words.sentence(result.headline)],
+        "meaning": summary.MEANING[result.outcome],
+        "facts": [" · ".join(line) for line in summary.facts(result)],
+        "legend": _legend(scan),
+        "several": None,
+        "command": "audit scan",
+        "tool_version": result.tool_version,
+    }
+
+    def page(squeeze: int) -> bytes:
+        return render_page("scan_page", {**facts, "sets": [_set(scan, 0, _Room.of(1, squeeze))]})
+
+    return _squeezed(page)
 
 
 def scans_to_html(
@@ -112,32 +145,33 @@ def scans_to_html(
 
     ``verdict`` is in a word or two what the caller makes of them, ``headline`` the same in a
     sentence, ``notes`` are more sentences. Findings that are accepted are shown as such. Parts
-    of data sets come worst first, at most 60; every other one still has its line. ``command`` is
-    what wrote the page. Equal arguments give equal bytes. Raises ``MissingExtraError`` without the
-    extra ``report``.
+    of data sets come gravest first, at most 60; every other one still has its line. ``command`` is
+    what wrote the page. Under 5 MB, as `to_html`. Equal arguments give equal bytes. Raises
+    ``MissingExtraError`` without the extra ``report``.
     """
     ranked = sorted(scans, key=_gravity)
-    room = _Room.of(min(len(ranked), _DETAILED_SETS))
-    sets = [_set(scan, place, room) for place, scan in enumerate(ranked[:_DETAILED_SETS], 1)]
     rows = sum(scan.result.rows_scanned for scan in ranked)
-    return render_page(
-        "scan_page",
-        {
-            "words": words,
-            "title": summary.plural(len(ranked), "data set"),
-            "verdict": words.sentence(verdict),
-            "verdict_sign": "",  # the caller's verdict is no detector's
-            "verdict_class": f"overall {_verdict_class(ranked[0]) if ranked else 'incomplete'}",
-            "sentences": [words.sentence(text) for text in (headline, *notes)],
-            "meaning": "",
-            "facts": [words.outcome_counts(ranked), summary.plural(rows, "row") + " scanned"],
-            "legend": _legend(*ranked),
-            "several": _several(ranked),
-            "sets": sets,
-            "command": command,
-            "tool_version": tool_version(),
-        },
-    )
+    facts = {
+        "words": words,
+        "title": summary.plural(len(ranked), "data set"),
+        "verdict": words.sentence(verdict),
+        "verdict_sign": "",  # the caller's verdict is no detector's
+        "verdict_class": f"overall {_verdict_class(ranked[0]) if ranked else 'incomplete'}",
+        "sentences": [words.sentence(text) for text in (headline, *notes)],
+        "meaning": "",
+        "facts": [words.outcome_counts(ranked), summary.plural(rows, "row") + " scanned"],
+        "legend": _legend(*ranked),
+        "command": command,
+        "tool_version": tool_version(),
+    }
+
+    def page(squeeze: int) -> bytes:
+        room = _Room.of(len(ranked), squeeze)
+        several = _several(ranked, room)
+        sets = [_set(scan, place, room) for place, scan in enumerate(ranked[: room.sets], 1)]
+        return render_page("scan_page", {**facts, "several": several, "sets": sets})
+
+    return _squeezed(page)
 
 
 def _title(result: ScanResult) -> str:
@@ -184,6 +218,12 @@ def _set(scan: NamedScan, place: int, room: _Room) -> dict[str, Any]:
     flagged = sorted(seen.flagged, key=lambda f: scan.acceptance(f) is not None)
     findings = [*flagged, *seen.inconclusive, *seen.not_detected]
     prefix = f"s{place}-" if place else ""
+    heat = _heat(scan, codes, room)
+    effects = _effects(findings, room)
+    details = [
+        _detail(scan, f, f"{prefix}f{number}", room)
+        for number, f in enumerate(flagged[: room.details], 1)
+    ]
     return {
         "place": place,
         "prefix": prefix,
@@ -196,20 +236,18 @@ def _set(scan: NamedScan, place: int, room: _Room) -> dict[str, Any]:
         "meaning": summary.MEANING[result.outcome],
         "facts": [" · ".join(line) for line in summary.facts(result)],
         "codes": words.detector_words(result, codes),
-        "heat": _heat(scan, codes, min(room.concepts, _MAPPED_CONCEPTS)),
+        "heat": heat,
         "concepts": words.concept_grid(scan, codes, room.concepts),
         "disagreements": [
             (words.name(c.concept), words.sentence(c.disagreement))
             for c in result.concepts
             if c.disagreement
         ][: room.limits],
-        "effects": _effects(findings, room.lanes),
+        "effects": effects,
         "findings": words.finding_grid(findings, room.findings),
         "units": words.unit_words(findings) or "no unit",
-        "flagged": [
-            _detail(scan, f, f"{prefix}f{number}")
-            for number, f in enumerate(flagged[: room.details], 1)
-        ],
+        "flagged": details,
+        "plots_left_out": room.figures <= 0,
         "flagged_left_out": words.left_out(len(flagged) - room.details, "flagged finding"),
         "accepted": [
             (f"{words.name(a.concept)}, {words.short_code(a.code)}", words.acceptance_words(a))
@@ -228,9 +266,9 @@ def _set(scan: NamedScan, place: int, room: _Room) -> dict[str, Any]:
     }
 
 
-def _heat(scan: NamedScan, codes: Sequence[str], most: int) -> dict[str, Any] | None:
+def _heat(scan: NamedScan, codes: Sequence[str], room: _Room) -> dict[str, Any] | None:
     """The heat map of concepts and detectors, None where no concept was tested."""
-    concepts = scan.result.concepts[:most]
+    concepts = scan.result.concepts[: min(room.concepts, _MAPPED_CONCEPTS)]
     if not concepts or not codes:
         return None
     least_q = words.test_q(scan.result)
@@ -244,18 +282,22 @@ def _heat(scan: NamedScan, codes: Sequence[str], most: int) -> dict[str, Any] | 
         ]
         for concept in concepts
     ]
-    figure = heat_map(
-        [concept.concept for concept in concepts],
-        [words.short_code(code) for code in codes],
-        cells,
-        scan.result.false_discovery_rate,
-        with_numbers=True,
-        description=(
-            f"What {summary.plural(len(codes), 'detector')} said of "
-            f"{summary.plural(len(concepts), 'concept')}, with q-values; the table beside it has "
-            "the same."
-        ),
+    description = (
+        f"What {summary.plural(len(codes), 'detector')} said of "
+        f"{summary.plural(len(concepts), 'concept')}, with q-values; the table below has the same."
     )
+    figure = room.draw(
+        lambda: heat_map(
+            [concept.concept for concept in concepts],
+            [words.short_code(code) for code in codes],
+            cells,
+            scan.result.false_discovery_rate,
+            with_numbers=True,
+            description=description,
+        )
+    )
+    if figure is None:
+        return None
     hidden = len(scan.result.concepts) - len(concepts)
     note = f"The first {len(concepts):,}; {hidden:,} more in the table." if hidden else ""
     return {"figure": figure, "note": note}
@@ -265,13 +307,13 @@ def _cell(sign: str, q_value: float) -> Cell | None:
     return Cell(sign, q_value) if sign else None
 
 
-def _effects(findings: Sequence[Finding], most: int) -> list[dict[str, Any]]:
-    """A figure for each test, of its ``most`` most striking findings."""
+def _effects(findings: Sequence[Finding], room: _Room) -> list[dict[str, Any]]:
+    """A figure for each test, of its most striking findings."""
     shown = []
     for (code, detector, _unit), group in by_test(findings).items():
-        figure = effect_figure(group[:most])
+        figure = room.draw(partial(effect_figure, group[: room.lanes]))
         if figure is not None:
-            hidden = len(group) - most
+            hidden = len(group) - room.lanes
             shown.append(
                 {
                     "title": words.place(f"{code} {detector}"),
@@ -282,9 +324,8 @@ def _effects(findings: Sequence[Finding], most: int) -> list[dict[str, Any]]:
     return shown
 
 
-def _detail(scan: NamedScan, f: Finding, anchor: str) -> dict[str, Any]:
+def _detail(scan: NamedScan, f: Finding, anchor: str, room: _Room) -> dict[str, Any]:
     accepted = scan.acceptance(f)
-    figure: Figure | None = token_figure(f.concept, f.tokens[:_TOKENS])
     return {
         "anchor": anchor,
         "concept": words.name(f.concept),
@@ -297,7 +338,7 @@ def _detail(scan: NamedScan, f: Finding, anchor: str) -> dict[str, Any]:
         "tested": words.tested_words(f),
         "notes": [words.sentence(note) for note in f.notes[:_REASONS]],
         "tokens": words.token_grid(f.tokens, _TOKENS) if f.tokens else None,
-        "figure": figure,
+        "figure": room.draw(lambda: token_figure(f.concept, f.tokens[:_TOKENS])),
         "evidence": [words.evidence_row(row) for row in f.evidence[:_EVIDENCE]],
         "evidence_left_out": words.left_out(len(f.evidence) - _EVIDENCE, "row"),
         "marked": words.marked_words(f),
@@ -307,15 +348,15 @@ def _detail(scan: NamedScan, f: Finding, anchor: str) -> dict[str, Any]:
 # Several data sets
 
 
-def _several(scans: Sequence[NamedScan]) -> dict[str, Any]:
+def _several(scans: Sequence[NamedScan], room: _Room) -> dict[str, Any]:
     """The overview of several data sets: one line each, and heat maps of concepts by data sets."""
     lines = []
-    for place, scan in enumerate(scans[:_LISTED_SETS], 1):
+    for place, scan in enumerate(scans[: room.lines], 1):
         held, accepted = words.listed_concepts(scan)
         lines.append(
             {
                 "place": place,
-                "anchor": f"s{place}" if place <= _DETAILED_SETS else "",
+                "anchor": f"s{place}" if place <= room.sets else "",
                 "name": words.place(scan.name),
                 "sign": _sign(scan),
                 "verdict": words.outcome_words(scan),
@@ -325,7 +366,8 @@ def _several(scans: Sequence[NamedScan]) -> dict[str, Any]:
                 "rejected": f"{scan.result.rows_rejected:,}",
             }
         )
-    mapped = scans[:_MAPPED_SETS]
+    mapped = scans[: room.mapped]
+    acceptances = [Acceptance(scan) for scan in mapped]
     verdicts: list[dict[tuple[str, str], ConceptVerdict]] = [
         {(c.family, c.concept): c for c in scan.result.concepts} for scan in mapped
     ]
@@ -333,8 +375,8 @@ def _several(scans: Sequence[NamedScan]) -> dict[str, Any]:
     shown = keys[:_MAPPED_CONCEPTS]
     cells = [
         [
-            _concept_cell(scan, of_set.get(key))
-            for scan, of_set in zip(mapped, verdicts, strict=True)
+            _concept_cell(acceptance, of_set.get(key))
+            for acceptance, of_set in zip(acceptances, verdicts, strict=True)
         ]
         for key in shown
     ]
@@ -373,15 +415,15 @@ def _several(scans: Sequence[NamedScan]) -> dict[str, Any]:
     return {
         "lines": lines,
         "lines_left_out": words.left_out(len(scans) - len(lines), "data set"),
-        "parts_left_out": words.left_out(len(scans) - _DETAILED_SETS, "data set"),
+        "parts_left_out": words.left_out(len(scans) - room.sets, "data set"),
         "figures": figures,
         "grids": grids,
         "map_left_out": " ".join(filter(None, hidden)),
     }
 
 
-def _concept_cell(scan: NamedScan, concept: ConceptVerdict | None) -> Cell | None:
-    return None if concept is None else Cell(words.sign_of(scan, concept), concept.q_value)
+def _concept_cell(acceptance: Acceptance, concept: ConceptVerdict | None) -> Cell | None:
+    return None if concept is None else Cell(words.sign_of(acceptance, concept), concept.q_value)
 
 
 def _ranked_concepts(scans: Sequence[NamedScan]) -> list[tuple[str, str]]:

@@ -59,6 +59,7 @@ EFFECTS_MEAN = (
     "to its right, an effect up to there could have been missed."
 )
 TOKENS_MEAN = "Expected: what the reference, or the signatures' own neutral rows, would have."
+NO_PLOTS = "Plots are left out here, as graver data sets have theirs: the tables have the numbers."
 NOTHING_LEFT_OUT = "No row was rejected and every source was read to its end."
 
 
@@ -113,11 +114,11 @@ def left_out(count: int, noun: str) -> str:
 # Concepts
 
 
-def sign_of(scan: NamedScan, concept: ConceptVerdict) -> str:
+def sign_of(acceptance: Acceptance, concept: ConceptVerdict) -> str:
     """The sign of a concept's verdict: a flag of which all findings are accepted has its own."""
     if concept.verdict is not Verdict.FLAGGED:
         return VERDICT_SIGN[concept.verdict]
-    return ACCEPTED if Acceptance(scan).is_accepted(concept) else "▲"
+    return ACCEPTED if acceptance.is_accepted(concept) else "▲"
 
 
 def test_sign(scan: NamedScan, concept: ConceptVerdict, code: str) -> str:
@@ -151,10 +152,10 @@ def _q(value: float) -> str:
 def concept_grid(scan: NamedScan, codes: Sequence[str], most: int) -> Grid:
     """One row a concept: its verdict, what each detector says, p, q and the reason."""
     concepts = scan.result.concepts
-    least_q = test_q(scan.result)
+    acceptance, least_q = Acceptance(scan), test_q(scan.result)
     rows = []
     for concept in concepts[:most]:
-        verdict = sign_of(scan, concept)
+        verdict = sign_of(acceptance, concept)
         why = concept.reason.value if concept.reason else ""
         if concept.verdict is Verdict.FLAGGED:
             why = concept.severity.value
@@ -435,9 +436,10 @@ def listed_concepts(scan: NamedScan, most: int = 12) -> tuple[str, str]:
     """Names of the flagged concepts that count, and of those that are accepted."""
     held: list[str] = []
     accepted: list[str] = []
+    acceptance = Acceptance(scan)
     for concept in scan.result.concepts:
         if concept.verdict is Verdict.FLAGGED:
-            (accepted if sign_of(scan, concept) == ACCEPTED else held).append(concept.concept)
+            (accepted if acceptance.is_accepted(concept) else held).append(concept.concept)
     return _names(held, most), _names(accepted, most)
 
 
