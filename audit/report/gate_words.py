@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from audit.gate.config import Suppression, Undecided
 from audit.gate.holds import undecided_words
-from audit.gate.result import GateResult, GateVerdict, HoldKind
+from audit.gate.result import GateResult, GateVerdict
 from audit.report.acceptance import accepted_words
 from audit.report.summary import plural
 
@@ -31,8 +31,8 @@ MEANING = {
 def verdict_words(result: GateResult) -> str:
     """The verdict in capitals; an undecided pass says so, and what is held beside what broke."""
     words = result.verdict.value.upper()
-    flagged = any(hold.kind is HoldKind.FINDING for d in result.sets for hold in d.holds)
-    if result.verdict in (GateVerdict.INCOMPLETE, GateVerdict.NOTHING_SCANNABLE) and flagged:
+    held = any(h.kind.verdict is GateVerdict.HELD for d in result.sets for h in d.holds)
+    if result.verdict in (GateVerdict.INCOMPLETE, GateVerdict.NOTHING_SCANNABLE) and held:
         return f"{words}, AND HELD"
     if result.verdict is GateVerdict.PASSES and undecided(result):
         nothing = all(d.undecided == len(d.scan.result.concepts) for d in result.sets if d.scan)

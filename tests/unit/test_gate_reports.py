@@ -162,6 +162,14 @@ def test_a_pass_that_leaves_something_open_says_so():
 def test_a_broken_set_shows_what_was_flagged_before_the_break():
     shown = to_text(gate({"broken": EVERY_OUTCOME["incomplete"]()}))
     assert "✗ INCOMPLETE, AND HELD" in shown
+    rejected = dataclasses.replace(clear_result(), rows_rejected=1)
+    nothing = EVERY_OUTCOME["nothing scannable"]()
+    shown = to_text(
+        gate(
+            {"rejected": rejected, "nothing": nothing}, budgets=Budgets(inconclusive=Undecided.PASS)
+        )
+    )
+    assert "✗ NOTHING SCANNABLE, AND HELD" in shown
 
 
 @pytest.mark.parametrize("render", [to_text, to_markdown, to_annotations, to_summary])
