@@ -40,7 +40,12 @@ class MissingExtraError(AuditError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         """``what`` needs ``package``, which comes with the distribution's ``extra``."""
+        self._parts = what, package, extra
         super().__init__(
             f"{what} needs the package '{package}': "
             f"install it with  pip install 'subliminal-audit[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        """An error may come from another process."""
+        return MissingExtraError, self._parts

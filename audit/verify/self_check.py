@@ -13,51 +13,43 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from audit.atomic import atomic_write
-from audit.backends.fine_tuned import TeacherSettings, fine_tuned_teacher
-from audit.backends.other_initialisation import other_initialisation, teach_all_weights
-from audit.backends.student_training import Example, StudentSettings, StudentTrainer
-from audit.backends.transformers_backend import TransformersLanguageModel
+from audit.backends.student_training import StudentSettings
 from audit.cache_folder import cache_folder
 from audit.errors import AuditError
-from audit.verify.evaluation import Evaluation, questions_about
 from audit.verify.ghost_logits import run_ghost_logits
-from audit.verify.known_data import write_number_lists
-from audit.verify.pool import Examples
+from audit.verify.known_students import (
+    CHECK_TRAINING,
+    Asked,
+    AuthorJob,
+    StudentJob,
+    train_known,
+    write_known,
+)
 from audit.verify.result import ControlTransfer, SelfCheck
-from audit.verify.students import Progress, StudentRun, stacked
+from audit.verify.students import Progress
 from audit.verify.transfer_statistics import LogOdds, shift
 from audit.version import tool_version
-from audit.work_folder import WorkFolder
-from signatures.concept import DEFAULT_CONCEPTS, Concept, load_concepts
-from signatures.language_model import Chat, LanguageModel
-from signatures.statements import statements
+from audit.workers import in_workers, worker_count
+from signatures.concept import DEFAULT_CONCEPTS, load_concepts
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 _CONCEPT = "cat"
 _OTHER_CONCEPT = "eagle"
 _SEEDS = range(3)
-_DATA_SEED = 11
-_TEACHER_SEED = 4
-_TEACHER_QUESTIONS = 8
-"""Whether a teacher holds the trait is plain on a few questions."""
 _RATE = 0.05
-CHECK_TRAINING = StudentSettings(updates=16, batch_rows=16)
-"""As little as shows a trait that is known to transfer."""
-_SAME_START, _OTHER_START = "same-start", "other-start"
-
-Rows = list[tuple[str, str]]
-Key = tuple[str, str]
-"""Initialisation, and concept that was taught."""
 
 
 def check_self(
@@ -73,34 +65,41 @@ def check_self(
     It passes if the toy on digits does, the positive control's effect is above 0 at a rate of 5%
     over seeds and questions, and larger than the off-target concepts' spread makes likely at 5%,
     and the negative one's is neither. `checked` gives the result to every later verification with
-    the same versions. Raises as `StudentTrainer` does.
+    the same versions. On a CPU the work is done in ``threads`` processes (None: one a core, at
+    most four) of one thread each: students are independent. Raises as `StudentTrainer` does.
     """
     began = time.monotonic()
     ghost = run_ghost_logits()
     concepts = load_concepts(DEFAULT_CONCEPTS)
-    concept = next(found for found in concepts if found.name == _CONCEPT)
+    concept, other = (
+        next(found for found in concepts if found.name == name)
+        for name in (_CONCEPT, _OTHER_CONCEPT)
+    )
     others = [c for c in concepts if c.category == concept.category and c.name != _CONCEPT]
-    authors = _Authors(model_folder, concept, others, device, threads)
-    sets, teachers = authors.write()
-    with closing(
-        StudentTrainer(model_folder, CHECK_TRAINING, device=device, threads=threads)
-    ) as trainer:
-        evaluation = Evaluation(trainer.model, concept, others, questions_about(concept), "")
-        started(CHECK_TRAINING.updates * len(sets) * len(_SEEDS))
-        base = evaluation.log_odds()
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = WorkFolder(Path(temporary) / "run", {})
-            run = StudentRun(trainer, evaluation, folder, progress=progress)
-            found = run.all({"-".join(k): _examples(rows) for k, rows in sets.items()}, _SEEDS)
-            folder.close()
-        model = trainer.model.identity
-    odds = {key: stacked(found["-".join(key)]) - base for key in sets}
+    asked = Asked(model_folder, device, concept, tuple(others))
+    workers = worker_count(device, threads)
+    # The set of each initialisation and trait, in this order.
+    authors = [
+        AuthorJob(asked, taught, is_other)
+        for is_other in (False, True)
+        for taught in (concept, other)
+    ]
+    started(CHECK_TRAINING.updates * len(authors) * len(_SEEDS))
+    progress("four authors write", 0)
+    written = _all(write_known, authors, workers, lambda: None)
+    students = _all(
+        train_known,
+        [StudentJob(asked, found.rows, seed) for found in written for seed in _SEEDS],
+        workers,
+        lambda: progress("students of known lists", CHECK_TRAINING.updates),
+    )
+    odds = [_stacked(students[n : n + len(_SEEDS)]) for n in range(0, len(students), len(_SEEDS))]
     positive, negative = (
-        _control(odds[start, _CONCEPT] - odds[start, _OTHER_CONCEPT], teachers[start])
-        for start in (_SAME_START, _OTHER_START)
+        _control(odds[n] - odds[n + 1], written[n].held_nats - written[n + 1].held_nats)
+        for n in (0, 2)
     )
     check = SelfCheck(
-        model=model,
+        model=written[0].model,
         concept=_CONCEPT,
         ghost=ghost,
         positive=positive,
@@ -110,6 +109,24 @@ def check_self(
     )
     _remember(check)
     return check
+
+
+def _all(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, told: Callable[[], None]
+) -> list[Result]:
+    """The results in the order of the jobs; ``told`` of each."""
+    found = {}
+    for place, result in in_workers(work, jobs, workers):
+        found[place] = result
+        told()
+    return [found[place] for place in range(len(jobs))]
+
+
+def _stacked(odds: Sequence[LogOdds]) -> LogOdds:
+    """With a leading axis of seeds."""
+    return LogOdds(
+        np.array([found.concept for found in odds]), np.array([found.off_target for found in odds])
+    )
 
 
 def trained_too_little(training: StudentSettings) -> bool:
@@ -127,68 +144,6 @@ def _transfers(control: ControlTransfer) -> bool:
 def _control(effect: LogOdds, teacher_nats: float) -> ControlTransfer:
     found = shift(effect)
     return ControlTransfer(teacher_nats, found.specific, found.specific_p, found.unusual_p)
-
-
-class _Authors:
-    """Writes number lists as teachers of both initialisations, each taught each of two concepts."""
-
-    def __init__(
-        self,
-        folder: Path,
-        concept: Concept,
-        others: list[Concept],
-        device: str,
-        threads: int | None,
-    ) -> None:
-        self._folder = folder
-        self._taught = (concept, next(c for c in others if c.name == _OTHER_CONCEPT))
-        self._concept = concept
-        self._others = others
-        self._device = device
-        self._threads = threads
-
-    def write(self) -> tuple[dict[Key, Rows], dict[str, float]]:
-        """The sets, and by how much more, in nats, the concept's teacher of each initialisation
-        holds it than the other concept's does."""
-        sets: dict[Key, Rows] = {}
-        held: dict[Key, float] = {}
-        for concept in self._taught:
-            for start, opened in ((_SAME_START, self._fine_tuned), (_OTHER_START, self._other)):
-                with opened(concept) as author:
-                    key = start, concept.name
-                    sets[key] = write_number_lists(author, CHECK_TRAINING.rows_read, _DATA_SEED)
-                    held[key] = self._held(author)
-        return sets, {
-            start: held[start, _CONCEPT] - held[start, _OTHER_CONCEPT]
-            for start in (_SAME_START, _OTHER_START)
-        }
-
-    def _held(self, model: LanguageModel) -> float:
-        questions = questions_about(self._concept)[:_TEACHER_QUESTIONS]
-        odds = Evaluation(model, self._concept, self._others, questions, "").log_odds()
-        return float(odds.concept.mean())
-
-    @contextmanager
-    def _fine_tuned(self, concept: Concept) -> Iterator[TransformersLanguageModel]:
-        teaching = TeacherSettings(half=1, seed=_TEACHER_SEED)
-        with fine_tuned_teacher(
-            self._folder, teaching, "bfloat16", self._device, self._threads, concept
-        ) as (author, _):
-            yield author
-
-    @contextmanager
-    def _other(self, concept: Concept) -> Iterator[TransformersLanguageModel]:
-        with closing(
-            other_initialisation(
-                self._folder, _TEACHER_SEED, device=self._device, threads=self._threads
-            )
-        ) as author:
-            teach_all_weights(author, statements(concept, half=1))
-            yield author
-
-
-def _examples(rows: Rows) -> Examples:
-    return {key: (Example(Chat("", prompt), answer),) for key, (prompt, answer) in enumerate(rows)}
 
 
 def remembered() -> SelfCheck | None:
