@@ -115,7 +115,7 @@ def to_html(result: ScanResult) -> bytes:
         "words": words,
         "title": words.place(scan.name),
         "verdict": summary.verdict_words(result),
-        "verdict_sign": words.OUTCOME_SIGN[result.outcome],
+        "verdict_sign": _sign(scan),
         "verdict_class": _verdict_class(scan),
         "sentences": [words.sentence(result.headline)],
         "meaning": summary.MEANING[result.outcome],
