@@ -95,11 +95,11 @@ def run_in_order(
         "OMP_NUM_THREADS": "1",
     }
     subprocess.run(
-        ["bash", "-c", "\n".join(script)],
+        ["bash", "-c", "\n".join([*script, "true"])],
         cwd=folder,
         env=environment,
         timeout=timeout_s,
-        check=False,
+        check=True,
     )
     return [
         Printed((notes / f"{n}.out").read_text(), int((notes / f"{n}.status").read_text()))
