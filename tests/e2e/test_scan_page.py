@@ -184,6 +184,20 @@ def test_print_shows_what_is_folded(browser: Browser, pages: dict[str, Path]) ->
     page.context.close()
 
 
+@pytest.mark.parametrize("name", ["planted", "five detectors", "several", "hostile"])
+def test_nothing_is_cut_off_in_print(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    page, _ = open_page(browser, pages[name], "desktop")
+    page.set_viewport_size({"width": 688, "height": 900})  # A4 within the page's margins
+    page.emulate_media(media="print")
+    beyond = page.evaluate(
+        "[...document.querySelectorAll('table, svg, p, dl, blockquote')]"
+        ".filter(part => part.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(part => part.outerHTML.slice(0, 100))"
+    )
+    assert beyond == []
+    page.context.close()
+
+
 def test_everything_that_scrolls_is_reached_by_keyboard(
     browser: Browser, pages: dict[str, Path]
 ) -> None:

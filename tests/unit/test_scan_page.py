@@ -8,6 +8,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,7 +18,7 @@ from audit.cli.main import main
 from audit.errors import MissingExtraError
 from audit.named_scan import Accepted, AcceptedBy, NamedScan
 from audit.report.drawing import INK, Figure
-from audit.report.formats import check_formats
+from audit.report.formats import check_formats, format_for_path, write_outputs
 from audit.report.page import render_page
 from audit.report.scan_page import scans_to_html, to_html
 from audit.report.scan_plots import (
@@ -231,6 +232,12 @@ def test_provenance_has_whole_hashes() -> None:
     assert "There was no reference file." in found.whole
 
 
+def test_both_endings_ask_for_the_page_and_write_it(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.html", tmp_path / "b.HTM"]
+    write_outputs(flagged_result(), [(format_for_path(path), path) for path in paths])
+    assert [path.read_bytes() for path in paths] == [to_html(flagged_result())] * 2
+
+
 # Several data sets
 
 
@@ -280,7 +287,7 @@ def crowded(concepts: int, text: str) -> ScanResult:
 
 @pytest.mark.parametrize("sets", [1, 70])
 def test_the_page_stays_small_and_says_what_it_leaves_out(sets: int) -> None:
-    one = crowded(400 if sets == 1 else 60, "<é&\"'猫>" * 12)
+    one = crowded(310 if sets == 1 else 60, "<é&\"'猫>" * 12)
     scans = [NamedScan(f"set {i}", one) for i in range(sets)]
     page = to_html(one) if sets == 1 else of_several(scans)
     assert len(page) < 5_000_000
@@ -387,7 +394,7 @@ def test_hostile_text_is_text() -> None:
 
 
 def test_a_page_that_cannot_be_drawn_is_refused_before_the_scan(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     check_formats(["json", "terminal"])
