@@ -10,15 +10,19 @@ from mkdocs.structure.files import File, Files
 
 # "](docs/inputs.md)" of the README is "](inputs.md)" on the site.
 _INTO_DOCS = re.compile(r"\]\(docs/")
+_LINK = re.compile(r"\]\(([^)#:]+)\)")
 _LIST_ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 
 def on_files(files: Files, *, config: Any, **_: Any) -> Files:
-    """Add the home page, made from the README beside the configuration file."""
-    readme = Path(config.config_file_path).parent / "README.md"
-    text = _INTO_DOCS.sub("](", readme.read_text(encoding="utf-8"))
+    """Add the home page, made from the README, and the other files that the README links to."""
+    root = Path(config.config_file_path).parent
+    text = _INTO_DOCS.sub("](", (root / "README.md").read_text(encoding="utf-8"))
     files.append(File.generated(config, "index.md", content=text))
+    for link in sorted(set(_LINK.findall(text))):
+        if files.get_file_from_path(link) is None and (root / link).is_file():
+            files.append(File.generated(config, link, abs_src_path=str(root / link)))
     return files
 
 
