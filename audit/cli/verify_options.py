@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ import click
 from audit.backends.open_model import ModelChoice
 from audit.backends.student_training import StudentSettings
 from audit.cli.training_options import training_options
-from audit.errors import MissingExtraError, UsageError
+from audit.errors import UsageError
+from audit.report.page import check_can_draw
 from signatures.concept import DEFAULT_CONCEPTS, Concept, ConceptFileError, load_concepts
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ def check_reports(paths: Sequence[Path], endings: Sequence[str] = (".json", ".ht
         if not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}")
         if path.suffix.lower() == ".html":
-            for module, package in (("jinja2", "jinja2"), ("vl_convert", "vl-convert-python")):
-                if find_spec(module) is None:
-                    raise MissingExtraError("writing a page", package, "report")
+            check_can_draw()
 
 
 def open_concepts(files: tuple[Path, ...]) -> tuple[Concept, ...]:
