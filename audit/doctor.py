@@ -38,6 +38,7 @@ EXTRAS = {
     "signing": "no library can be signed, and no signature checked",
     "hub": "no data from hf:// or s3://",
     "verify": "no `audit verify --self-check`",
+    "four-bit": "no students of a model in 4 bits",
 }
 """What one has to do without, by the extra that is not installed."""
 
