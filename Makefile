@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo test check fast-test library clean
+.PHONY: demo test check fast-test docs library clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base-installed ## Scan the example sets with the bundled signatures
@@ -27,6 +27,9 @@ check: $(VENV)/.test-installed ## Lint, types and direction of imports
 
 fast-test: $(VENV)/.test-installed ## Every test that needs no model
 	$(BIN)/python -m pytest -m "not model"
+
+docs: $(VENV)/.test-installed ## Build the documentation as a site in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 library: $(VENV)/.test-installed ## Build the bundled signature library again (about an hour on two cores)
 	$(BIN)/audit model fetch

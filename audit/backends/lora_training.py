@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from audit.backends.answer_loss import IGNORED, answer_logits, padded
-from audit.errors import AuditError, MissingExtraError
+from audit.backends.peft_import import import_peft
+from audit.errors import AuditError
 from signatures.language_model import Chat
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -43,19 +44,17 @@ def train_lora(
     empty system message, as it will have when the teacher writes. Raises ``AuditError`` if the
     loss is not finite and ``MissingExtraError`` without peft, torch or transformers.
     """
-    try:
-        import torch
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtraError("fine-tuning", error.name or "peft", "models") from error
+    peft = import_peft("fine-tuning")
+    import torch
+
     from audit.backends.transformers_backend import TransformersLanguageModel
 
     language_model = TransformersLanguageModel.load(model_folder, threads=threads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = get_peft_model(
+        model: Any = peft.get_peft_model(
             language_model.network,
-            LoraConfig(
+            peft.LoraConfig(
                 r=settings.rank,
                 lora_alpha=settings.alpha,
                 target_modules=list(LORA_MODULES),

@@ -15,8 +15,9 @@ from audit.backends.batching import batches_by_length
 from audit.backends.chat_encoder import Dtype, first_line
 from audit.backends.lora_training import LORA_MODULES
 from audit.backends.open_model import ModelChoice
+from audit.backends.peft_import import import_peft
 from audit.backends.transformers_backend import TransformersLanguageModel
-from audit.errors import AuditError, MissingExtraError, UsageError
+from audit.errors import AuditError, UsageError
 from signatures.language_model import Chat, TokenIds
 
 CHECKPOINT_UPDATES = 16
@@ -123,10 +124,7 @@ class StudentTrainer:
         Raises as `TransformersLanguageModel.load`, ``MissingExtraError`` without peft, and
         ``UsageError`` for modules that the model does not have.
         """
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError as error:
-            raise MissingExtraError("fine-tuning", error.name or "peft", "models") from error
+        peft = import_peft("fine-tuning")
         self.settings = settings
         self.model = TransformersLanguageModel.load(
             model_folder,
@@ -135,14 +133,14 @@ class StudentTrainer:
             threads=threads,
             four_bit=settings.four_bit,
         )
-        lora = LoraConfig(
+        lora = peft.LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
             target_modules=list(settings.modules),
             task_type="CAUSAL_LM",
         )
         try:
-            self._adapted: Any = get_peft_model(self.model.network, lora)
+            self._adapted: Any = peft.get_peft_model(self.model.network, lora)
         except ValueError as error:
             self.model.close()
             raise UsageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from audit.backends.chat_encoder import ChatEncoder, first_line, load_chat_encod
 from audit.backends.chat_encoder import Dtype as Dtype
 from audit.backends.constrained_sampling import TokenAutomaton
 from audit.backends.generation import Answer, check_sampling, row_keys, row_starts
+from audit.backends.peft_import import import_peft
 from audit.backends.request_checks import (
     check_choice,
     check_length,
@@ -436,11 +436,8 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 def _merge_adapter(model: Any, adapter: Path) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise MissingExtraError("merging a LoRA adapter", "peft", "models") from error
-    return PeftModel.from_pretrained(
+    peft = import_peft("merging a LoRA adapter")
+    return peft.PeftModel.from_pretrained(
         model, str(adapter), is_trainable=False, local_files_only=True
     ).merge_and_unload()
 
@@ -452,8 +449,6 @@ def _four_bit(device: str) -> dict[str, Any]:
     import torch
     import transformers
 
-    # It says that an optional kernel is missing wherever there is none.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     quantised = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

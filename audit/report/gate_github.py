@@ -8,6 +8,7 @@ from audit.report import gate_words as words
 from audit.report.gate_markdown import to_markdown
 from audit.report.github import SUMMARY_BYTES_LIMIT, scans_to_annotations
 from audit.report.safe_text import shorten, strip_unsafe
+from detectors.finding import Severity
 
 _SHOWN_CHARACTERS = 1000
 
@@ -19,9 +20,11 @@ def to_annotations(result: GateResult) -> str:
     the scans' own do not: which budget was exceeded and why a data set was not read.
     """
     if result.exit_code is not ExitCode.OK:
-        command = "error"
+        severity, command = Severity.ERROR, "error"
+    elif words.undecided(result):
+        severity, command = Severity.WARNING, "warning"
     else:
-        command = "warning" if words.undecided(result) else "notice"
+        severity, command = Severity.NOTE, "notice"
     said = [
         f"{decision.name}: {hold.message}"
         for decision in result.sets
@@ -31,7 +34,7 @@ def to_annotations(result: GateResult) -> str:
     text = " ".join([f"{words.verdict_words(result)}.", words.headline(result), "; ".join(said)])
     text = shorten(strip_unsafe(text.rstrip()), _SHOWN_CHARACTERS)[0].replace("%", "%25")
     # Without a scan theirs would be a warning that nothing was decided, which is the gate's to say.
-    others = scans_to_annotations(result.scans) if result.scans else ""
+    others = scans_to_annotations(result.scans, after=severity) if result.scans else ""
     return f"::{command} title=subliminal-audit gate::{text}\n{others}"
 
 

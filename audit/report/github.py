@@ -53,8 +53,9 @@ def to_annotations(result: ScanResult) -> str:
     return scans_to_annotations((NamedScan("", result),))
 
 
-def scans_to_annotations(scans: Sequence[NamedScan]) -> str:
-    """``scans`` as workflow commands, the most severe first, at most 10 of each kind.
+def scans_to_annotations(scans: Sequence[NamedScan], *, after: Severity | None = None) -> str:
+    """``scans`` as workflow commands, the most severe first, at most 10 of each kind, with the one
+    of severity ``after`` that the caller has printed before.
 
     One for the verdict on each data set (an error if it was not read, a warning if it is
     inconclusive), one for each flagged finding with its severity, one notice for each accepted
@@ -69,12 +70,13 @@ def scans_to_annotations(scans: Sequence[NamedScan]) -> str:
         )
     found.sort(key=lambda a: -a.severity.rank)
     kinds = {severity: list(same) for severity, same in groupby(found, key=lambda a: a.severity)}
-    shown = [a for same in kinds.values() for a in same[:ANNOTATIONS_LIMIT]]
+    limits = {severity: ANNOTATIONS_LIMIT - (severity is after) for severity in Severity}
+    shown = [a for severity, same in kinds.items() for a in same[: limits[severity]]]
     if len(shown) < len(found):
         # The last line is a notice itself.
         notices = kinds.get(Severity.NOTE, [])
         shown = [a for a in shown if a.severity is not Severity.NOTE]
-        shown += notices[: ANNOTATIONS_LIMIT - 1]
+        shown += notices[: limits[Severity.NOTE] - 1]
         left = summary.plural(len(found) - len(shown), "annotation")
         text = f"{left} left out: GitHub keeps 10 of a kind. The reports have all."
         shown.append(_Annotation(Severity.NOTE, "", text))

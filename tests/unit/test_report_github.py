@@ -176,6 +176,15 @@ def test_githubs_limits_hold(
     assert not left or found[-1][2] == expected[0]
 
 
+@pytest.mark.parametrize("after", list(Severity))
+def test_what_was_printed_before_counts_against_the_limits(after: Severity) -> None:
+    text = scans_to_annotations([NamedScan("", many(11, 11, 11))], after=after)
+    shown = Counter(kind for kind, _, _ in commands(text))
+    kind = {Severity.NOTE: "notice"}.get(after, after.value)
+    assert shown == Counter({"error": 10, "warning": 10, "notice": 10}) - Counter([kind])
+    assert f"{34 - 28} annotations left out" in text
+
+
 def test_accepted_findings_are_notices_with_who_and_why() -> None:
     accepted = Accepted("SA002", "owl", AcceptedBy.BASELINE, "data-team", "known", "")
     found = commands(scans_to_annotations([NamedScan("train", flagged_result(), (accepted,))]))
