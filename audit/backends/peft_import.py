@@ -11,7 +11,7 @@ from audit.errors import MissingExtraError
 def import_peft(what: str) -> Any:
     """The package. Raises ``MissingExtraError`` for ``what``, which needs it, where it or something
     of its own is missing."""
-    # It imports bitsandbytes wherever that is installed, which says on a CPU that an optional kernel
+    # It imports bitsandbytes where that is installed, which says on a CPU that an optional kernel
     # is missing.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
