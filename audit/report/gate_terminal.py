@@ -6,11 +6,10 @@ Text from data and settings becomes ``rich.text.Text`` only after ``strip_unsafe
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.constrain import Constrain
 from rich.panel import Panel
 from rich.text import Text
@@ -18,6 +17,7 @@ from rich.text import Text
 from audit.gate.result import GateResult, GateVerdict, SetDecision
 from audit.report import gate_words as words
 from audit.report.layout import bullets, empty_table, heading, in_style
+from audit.report.plain_text import to_plain_text
 from audit.report.safe_rich import safe
 
 _MOST_WIDE = 120
@@ -47,20 +47,7 @@ def render(result: GateResult) -> RenderableType:
 
 def to_text(result: GateResult, *, width: int = 100) -> str:
     """The same as plain text without styles, ``width`` columns wide."""
-    stream = io.StringIO()
-    # Every setting is given: the text must not depend on the environment's colours or columns.
-    console = Console(
-        file=stream,
-        width=width,
-        color_system=None,
-        force_terminal=False,
-        force_jupyter=False,
-        legacy_windows=False,
-        no_color=True,
-        _environ={},
-    )
-    console.print(render(result))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+    return to_plain_text(render(result), width)
 
 
 def _sections(result: GateResult) -> Iterable[RenderableType]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from audit.errors import UsageError
 from audit.report import receipt_terminal, verify_terminal
 from audit.report.plain_json import to_plain_json
+from audit.report.plain_text import to_plain_text
 from audit.report.receipt_json import render_receipt
 from audit.report.safe_text import strip_unsafe
 from audit.report.verify_json import render_verification
@@ -51,8 +51,5 @@ def run_to_html(result: RunResult) -> bytes:
     """One page. Raises ``UsageError`` where nothing was verified: its plots are of students."""
     if result.verification is None:
         raise UsageError(f"no page was written, as nothing was verified: {result.not_verified}")
-    text = StringIO()
-    Console(file=text, width=_PAGE_COLUMNS, no_color=True).print(
-        receipt_terminal.render(result.receipt)
-    )
-    return to_html(result.verification, receipt=text.getvalue(), command="audit run")
+    receipt = to_plain_text(receipt_terminal.render(result.receipt), _PAGE_COLUMNS)
+    return to_html(result.verification, receipt=receipt, command="audit run")

@@ -6,7 +6,6 @@ are never built from it, and rich itself lets escape sequences through.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 
@@ -29,6 +28,7 @@ from audit.report.layout import (
     indented,
     verdict_words,
 )
+from audit.report.plain_text import to_plain_text
 from audit.report.safe_rich import safe
 from audit.report.safe_text import mark, shorten, strip_unsafe
 from audit.scan_result import Outcome, ScanResult
@@ -70,20 +70,7 @@ def render(result: ScanResult, *, width: int | None = None) -> RenderableType:
 
 def to_text(result: ScanResult, *, width: int = 100) -> str:
     """The terminal report as plain text without styles, ``width`` columns wide."""
-    stream = io.StringIO()
-    # Every setting is given: the text must not depend on the environment's colours or columns.
-    console = Console(
-        file=stream,
-        width=width,
-        color_system=None,
-        force_terminal=False,
-        force_jupyter=False,
-        legacy_windows=False,
-        no_color=True,
-        _environ={},
-    )
-    console.print(render(result))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+    return to_plain_text(render(result), width)
 
 
 class _Report:
