@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import polars as pl
 
 from audit.dataset import list_sources, read_batches
-from audit.dataset.record import Batch, BrokenSource, Reject, SourceSummary
+from audit.dataset.record import Batch
 from audit.errors import NothingScannableError, UsageError
+from audit.read_summary import ReadSummary
 from audit.scan_limits import is_of_another_model, limits
 from audit.scan_outcome import headline, overall
 from audit.scan_result import LibraryIdentity, ScanResult, SkippedTest
@@ -32,8 +32,6 @@ from signatures.library import SignatureLibrary
 Progress = Callable[[int, int], None]
 """Called with (stored bytes, rows) read since the last call."""
 
-_SHOWN_REJECTS = 20
-
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
@@ -52,42 +50,50 @@ class ScanSettings:
     test: TestSettings = field(default_factory=TestSettings)
 
 
-class _Reading:
-    """Reads sources to their end and keeps count of everything that a report must show."""
+class Reading:
+    """Reads a part of the sources to their end, and keeps count of what a report must show."""
 
-    def __init__(self, inputs: Sequence[str], settings: ScanSettings, progress: Progress) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        settings: ScanSettings,
+        progress: Progress = lambda _bytes, _rows: None,
+        part: range | None = None,
+    ) -> None:
+        """``part`` are places of sources; None: all."""
         self._inputs = inputs
         self._settings = settings
         self._progress = progress
-        self.sources: list[SourceSummary] = []
-        self.broken: list[BrokenSource] = []
-        self.rejects: list[Reject] = []
-        self.reject_counts: Counter[str] = Counter()
-        self.rows = 0
-        self.rows_with_rejected_text = 0
+        self._part = part
+        self.found = ReadSummary()
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The row frames, once."""
         for batch in self._batches():
-            self._count(batch)
+            done = len(self.found.sources)
+            self.found.count(batch, done if self._part is None else self._part[done])
             self._progress(batch.bytes_read, len(batch.rows))
             if len(batch.rows):
                 yield batch.rows
 
     def _batches(self) -> Iterator[Batch]:
+        part = self._part
         return read_batches(
-            self._inputs, schema=self._settings.schema, tokenizer=self._settings.tokenizer
+            self._inputs,
+            schema=self._settings.schema,
+            tokenizer=self._settings.tokenizer,
+            part=slice(None) if part is None else slice(part.start, part.stop, part.step),
         )
 
-    def _count(self, batch: Batch) -> None:
-        self.rows += len(batch.rows)
-        self.rows_with_rejected_text += len(batch.rows) - batch.rows["rejected"].null_count()
-        self.reject_counts.update(batch.reject_counts)
-        self.rejects.extend(batch.rejects[: _SHOWN_REJECTS - len(self.rejects)])
-        if batch.broken is not None:
-            self.broken.append(batch.broken)
-        if batch.finished is not None:
-            self.sources.append(batch.finished)
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Detectors that know the reference; ``known`` is what was read of it, and
+    ``reference_states`` are None without one."""
+
+    detectors: tuple[Detector[Any], ...]
+    known: ReadSummary
+    reference_states: tuple[Any, ...] | None
 
 
 def scan(
@@ -111,34 +117,74 @@ def scan(
     come back as the outcome ``NOTHING_SCANNABLE``, broken-off data as ``INCOMPLETE``.
     """
     settings = settings or ScanSettings()
+    prepared = prepare(library, settings, access, reference)
+    reading = Reading(inputs, settings, progress)
+    states = fold(prepared.detectors, reading.frames())
+    return judge(
+        prepared,
+        reading.found,
+        states,
+        # Files of scanned folders that nobody asked for by name and whose ending says nothing.
+        ignored=list_sources(inputs).ignored,
+        library=library,
+        library_path=library_path,
+        settings=settings,
+        access=access,
+    )
+
+
+def prepare(
+    library: SignatureLibrary,
+    settings: ScanSettings,
+    access: ModelAccess | None,
+    reference: Sequence[str],
+) -> Prepared:
+    """The detectors that ``settings`` ask for, once they have read ``reference``. Raises as
+    `scan` does for it and for them."""
     if "-" in reference:
         raise UsageError("the reference is read more than once: it cannot be standard input")
-    detectors = _detectors(library, settings, access)
-    known = _Reading(reference, settings, lambda _bytes, _rows: None)
-    reference_states: list[Any] | None = None
+    detectors = tuple(_detectors(library, settings, access))
+    known = Reading(reference, settings)
+    states: tuple[Any, ...] | None = None
     for detector in detectors:
         detector.prepare(_frames_afresh(reference, settings) if reference else None)
     if reference:
-        reference_states = _fold(detectors, known.frames())
-        if known.rows == 0:
+        states = fold(detectors, known.frames())
+        if known.found.rows == 0:
             raise NothingScannableError(
                 f"no readable row in the reference {', '.join(reference)}: "
                 "give clean rows of the same prompts, in any format that a scan reads"
             )
-    data = _Reading(inputs, settings, progress)
-    states = _fold(detectors, data.frames())
+    return Prepared(detectors, known.found, states)
+
+
+def judge(
+    prepared: Prepared,
+    data: ReadSummary,
+    states: Sequence[Any],
+    *,
+    ignored: Sequence[str],
+    library: SignatureLibrary,
+    library_path: str,
+    settings: ScanSettings,
+    access: ModelAccess | None,
+) -> ScanResult:
+    """What ``states``, of the prepared detectors in order, come to.
+
+    ``ignored`` are files of the inputs that were not read.
+    """
     findings: list[Finding] = []
     skipped: list[SkippedTest] = []
-    for index, detector in enumerate(detectors):
-        result = detector.test(
-            states[index], None if reference_states is None else reference_states[index]
-        )
+    known = prepared.known
+    for index, detector in enumerate(prepared.detectors):
+        of_reference = prepared.reference_states
+        result = detector.test(states[index], None if of_reference is None else of_reference[index])
         findings.extend(result.findings)
         skipped.extend(
             SkippedTest(detector.info.code, detector.info.name, s.concept, s.reason)
             for s in result.skipped
         )
-    broken = (*known.broken, *data.broken)
+    broken = tuple(found for _, found in (*known.broken, *data.broken))
     judged = _bounded(
         settle(findings, settings.test.false_discovery_rate),
         library,
@@ -146,29 +192,30 @@ def scan(
         access,
         incomplete=bool(broken),
     )
-    ran = {detector.info.name for detector in detectors}
+    ran = {detector.info.name for detector in prepared.detectors}
     concepts = compose(judged, skipped, settings.test.false_discovery_rate)
     outcome = overall(data.rows, broken, concepts)
+    has_reference = bool(known.sources)
     return ScanResult(
         tool_version=tool_version(),
         outcome=outcome,
-        headline=headline(outcome, data.rows, concepts, judged, skipped, bool(reference)),
-        sources=tuple(data.sources),
-        reference=tuple(known.sources),
+        headline=headline(outcome, data.rows, concepts, judged, skipped, has_reference),
+        sources=tuple(source for _, source in data.sources),
+        reference=tuple(source for _, source in known.sources),
         baseline=_baseline(library, known, ran, access),
         rows_scanned=data.rows,
         rows_rejected=data.reject_counts.total(),
         reject_counts=dict(sorted(data.reject_counts.items())),
-        rejects=tuple(data.rejects),
+        rejects=tuple(reject for _, reject in data.rejects),
         broken=broken,
         library=library_identity(library, library_path),
-        detectors=tuple(detector.info for detector in detectors),
+        detectors=tuple(detector.info for detector in prepared.detectors),
         concepts=concepts,
         findings=judged,
         skipped=tuple(skipped),
         limits=(
-            *_unread(inputs, data),
-            *limits(library, ran, settings.student_family, bool(known.sources), access),
+            *_unread(ignored, data),
+            *limits(library, ran, settings.student_family, has_reference, access),
         ),
         model=None if access is None else access.model.identity,
         false_discovery_rate=settings.test.false_discovery_rate,
@@ -210,15 +257,16 @@ def _detectors(
 def _frames_afresh(
     inputs: Sequence[str], settings: ScanSettings
 ) -> Callable[[], Iterable[pl.DataFrame]]:
-    return lambda: _Reading(inputs, settings, lambda _bytes, _rows: None).frames()
+    return lambda: Reading(inputs, settings).frames()
 
 
-def _fold(detectors: Sequence[Detector[Any]], frames: Iterable[pl.DataFrame]) -> list[Any]:
+def fold(detectors: Sequence[Detector[Any]], frames: Iterable[pl.DataFrame]) -> tuple[Any, ...]:
+    """The states of prepared detectors over all rows."""
     states = [detector.identity() for detector in detectors]
     for frame in frames:
         for index, detector in enumerate(detectors):
             states[index] = detector.merge(states[index], detector.map(frame))
-    return states
+    return tuple(states)
 
 
 def _bounded(
@@ -255,10 +303,10 @@ def _bounded(
 
 
 def _baseline(
-    library: SignatureLibrary, known: _Reading, ran: set[str], access: ModelAccess | None
+    library: SignatureLibrary, known: ReadSummary, ran: set[str], access: ModelAccess | None
 ) -> str:
     if known.sources:
-        names = [source.source for source in known.sources]
+        names = [source.source for _, source in known.sources]
         shown = ", ".join(names) if len(names) <= 3 else f"{len(names)} sources"
         return f"reference rows: {known.rows:,} from {shown}"
     baselines = []
@@ -282,11 +330,9 @@ def library_identity(library: SignatureLibrary, path: str) -> LibraryIdentity:
     )
 
 
-def _unread(inputs: Sequence[str], data: _Reading) -> tuple[str, ...]:
+def _unread(ignored: Sequence[str], data: ReadSummary) -> tuple[str, ...]:
     """What lay in the input and was not scanned, though nothing is wrong with it."""
     sentences = []
-    # Files of scanned folders that nobody asked for by name and whose ending says nothing.
-    ignored = list_sources(inputs).ignored
     if ignored:
         shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
         sentences.append(

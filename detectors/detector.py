@@ -104,9 +104,13 @@ def unsettled(info: DetectorInfo, **fields: Any) -> Finding:
 
 
 class Detector(Protocol[State]):
-    """The protocol of every detector. Its constructor takes (library, settings)."""
+    """The protocol of every detector. Its constructor takes (library, settings).
+
+    ``state_types`` are the dataclasses that its states are made of, for `detectors.state_codec`.
+    """
 
     info: DetectorInfo
+    state_types: tuple[type, ...]
 
     def prepare(self, reference: BatchSource | None) -> None:
         """Look at the reference before any row is mapped (for instance for expected shares)."""

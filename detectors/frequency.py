@@ -22,9 +22,10 @@ from detectors.detector import (
     TestSettings,
     unsettled,
 )
-from detectors.finding import Finding, Reason
+from detectors.finding import EvidenceRow, Finding, Reason
 from detectors.statistics import (
     SCORE_LIMIT,
+    Moments,
     compare_with_expectation,
     compare_with_reference,
 )
@@ -68,6 +69,7 @@ class FrequencyDetector:
         direction="Higher means more of what the concept favours; the test is one-sided.",
         source="Zur et al. 2025 (entangled tokens); Efron, JASA 99, 2004 (empirical null).",
     )
+    state_types = (ViewState, Moments, EvidenceRow)
 
     def __init__(self, library: SignatureLibrary, settings: TestSettings) -> None:
         """Score with the library's tables; call ``prepare`` before ``map``."""

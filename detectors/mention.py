@@ -55,6 +55,7 @@ class MentionDetector:
         direction="Higher means more rows name the concept; the test is one-sided.",
         source="Fisher's exact test; Clopper and Pearson 1934 for intervals.",
     )
+    state_types = (MentionState, EvidenceRow)
 
     def __init__(self, library: SignatureLibrary, settings: TestSettings) -> None:
         """Look for every form of the library's traits."""

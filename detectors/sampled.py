@@ -18,6 +18,8 @@ from detectors.row_sample import RowSample, SampledRow, merge_samples, sample_ro
 class SampledDetector:
     """All of the `Detector` protocol but ``info`` and ``test``."""
 
+    state_types = (RowSample, SampledRow)
+
     def __init__(self, settings: TestSettings, access: ModelAccess) -> None:
         """Samples as the settings of ``access`` say."""
         self._settings = settings

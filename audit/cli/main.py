@@ -17,6 +17,7 @@ from audit.version import tool_version
 
 _COMMANDS = {
     "scan": "audit.cli.scan:scan_command",
+    "merge": "audit.cli.merge:merge_command",
     "sanitise": "audit.cli.sanitise:sanitise_command",
     "run": "audit.cli.run:run_command",
     "verify": "audit.cli.verify:verify_command",

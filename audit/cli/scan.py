@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from audit.backends.open_model import ModelChoice
 from audit.cli.library_option import BUNDLED_LIBRARY, open_library
 from audit.cli.model_options import optional_model_options
+from audit.cli.output import write_output
 from audit.cli.scan_options import (
     detector_option,
     fail_on_option,
@@ -22,10 +25,12 @@ from audit.cli.scan_options import (
     student_family_option,
     tokenizer_option,
 )
-from audit.errors import UsageError
+from audit.cli.scan_output import ScanOutput, scan_output_options
+from audit.errors import ExitCode, UsageError
 from audit.model_reading import open_access
-from audit.report.formats import FORMATS, check_formats, format_for_path, write_outputs
+from audit.report.safe_text import strip_unsafe
 from audit.scan import ScanSettings, check_detectors, scan
+from audit.scan_result import ScanResult
 from detectors.detector import TestSettings
 from detectors.finding import Severity
 from detectors.model_access import ModelSettings
@@ -82,23 +87,24 @@ from detectors.model_access import ModelSettings
     "entirely under the concept's own system prompt. Fine-tuned teachers' sets show 0.25 to 0.77.",
 )
 @fail_on_option
+@scan_output_options
 @click.option(
-    "-f",
-    "--format",
-    "stdout_format",
-    type=click.Choice(list(FORMATS)),
-    default="terminal",
+    "--workers",
+    default=1,
     show_default=True,
-    help="What to print on standard output.",
+    type=click.IntRange(1),
+    help="Processes that read data, each other sources than the rest. The report is the same.",
 )
 @click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Also write a report, in the format of the file's ending (.json, .sarif, .md, .html, "
-    ".xml for JUnit, .txt).",
+    "--shard",
+    metavar="I/N",
+    help="Read every N-th source alone, from the I-th on, and write what was seen to --state: "
+    "`audit merge` makes one report of all shards. No model is loaded here.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file that a shard is written to.",
 )
 @quiet_option
 def scan_command(
@@ -120,6 +126,9 @@ def scan_command(
     fail_on: str,
     stdout_format: str,
     outputs: tuple[Path, ...],
+    workers: int,
+    shard: str | None,
+    state: Path | None,
     quiet: bool,
 ) -> int:
     """Scan fine-tuning DATA for traits of the library's concepts.
@@ -133,13 +142,13 @@ def scan_command(
       audit scan train.jsonl --reference clean.jsonl --model path/to/base-model
       audit scan 'data/**/*.parquet' -r clean.parquet -o report.sarif -o report.md
       zcat train.jsonl.gz | audit scan - --format json
+      audit scan data -r clean.jsonl --shard 3/16 --state part-3.shard
 
     Exit codes: 0 nothing flagged at the severity of --fail-on, which also holds where the scan is
     inconclusive; 1 something flagged; 2 a source was not read to its end; 3 no row could be
     scanned; 4 usage.
     """
-    targets = [(format_for_path(path), path) for path in outputs]
-    check_formats([stdout_format, *(name for name, _ in targets)])
+    output = ScanOutput(stdout_format, outputs, quiet=quiet)
     path = library or BUNDLED_LIBRARY
     settings = ScanSettings(
         detectors=detectors,
@@ -160,34 +169,68 @@ def scan_command(
     reading = ModelSettings(
         most_rows=model_rows, sequential=not read_all, stop_at_persona=stop_at_persona, seed=seed
     )
+    named = "bundled" if library is None else str(library)
+    if shard is not None or state is not None:
+        if shard is None or state is None:
+            raise UsageError("--shard and --state go together: give both or neither")
+        if workers > 1:
+            raise UsageError("a shard is read by one process: leave out --workers")
+        if outputs or stdout_format != "terminal":
+            raise UsageError("a shard has no report: audit merge makes one of all of them")
+        return _scan_shard(
+            inputs,
+            shard,
+            state,
+            quiet=quiet,
+            library=signatures,
+            library_path=named,
+            reference=reference,
+            settings=settings,
+            reading=None if model_choice is None else reading,
+        )
     from audit.report.progress import scan_progress
 
     with (
         scan_progress(_total_bytes(inputs)) as progress,
         open_access(model_choice, reading, progress.reading) as access,
     ):
-        result = scan(
+        scanning: Callable[..., ScanResult] = scan
+        if workers > 1:
+            from audit.local_engine import scan_in_processes
+
+            scanning = partial(scan_in_processes, library_folder=path, workers=workers)
+        result = scanning(
             inputs,
             signatures,
-            library_path="bundled" if library is None else str(library),
+            library_path=named,
             reference=reference,
             settings=settings,
             access=access,
             progress=progress.advance,
         )
-    if targets:
-        write_outputs(result, targets)
-    if not quiet:
-        if stdout_format == "terminal":
-            from rich.console import Console
-
-            from audit.report.terminal import render
-
-            Console().print(render(result))
-        else:
-            sys.stdout.buffer.write(FORMATS[stdout_format].render(result))
-            sys.stdout.buffer.flush()
+    output.show(result)
     return int(result.exit_code(Severity(fail_on)))
+
+
+def _scan_shard(
+    inputs: Sequence[str], shard: str, state: Path, *, quiet: bool, **scanning: Any
+) -> int:
+    from audit.report.progress import scan_progress
+    from audit.shards import Shard, encode_shard, scan_shard
+
+    wanted = Shard.parse(shard)
+    if not state.parent.is_dir():
+        raise UsageError(f"{state}: there is no folder {state.parent}")
+    folders = [Path(name).resolve() for name in inputs if Path(name).is_dir()]
+    if any(state.resolve().is_relative_to(folder) for folder in folders):
+        raise UsageError(f"{state}: write it outside of the data, which all shards must see alike")
+    with scan_progress(None) as progress:
+        part = scan_shard(inputs, wanted, progress=progress.advance, **scanning)
+    write_output(state, encode_shard(part))
+    if not quiet:
+        click.echo(strip_unsafe(f"{state}: {part.in_words}"))
+    # What was found is judged when all are merged; that something broke off is known now.
+    return int(ExitCode.FAILED if part.found.broken else ExitCode.OK)
 
 
 def _total_bytes(inputs: tuple[str, ...]) -> int | None:

@@ -1,6 +1,7 @@
 """What every registered detector promises, whatever it measures."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from detectors.registry import (
     model_detector_names,
 )
 from detectors.rows import empty_rows
+from detectors.state_codec import decode_state, encode_state
 from detectors.verdict import settle
 from tests import softmax_student, synthetic
 from tests.model_rows import access, frame_of, known_model
@@ -113,6 +115,20 @@ def test_says_what_its_numbers_mean(name):
 def test_codes_are_unique():
     codes = [prepared(name).info.code for name in NAMES]
     assert len(set(codes)) == len(codes)
+
+
+@every_detector
+def test_states_survive_a_file_to_the_last_bit(name):
+    reference = rows(name, 80, 1, "reference.jsonl")
+    detector = prepared(name, reference)
+    for frame in (rows(name, 90, 2), empty_rows()):
+        state = detector.map(frame)
+        text = json.dumps(encode_state(state, detector.state_types))
+        again = decode_state(json.loads(text), detector.state_types)
+        assert repr(again) == repr(state)
+        assert json.dumps(encode_state(again, detector.state_types)) == text
+    merged = detector.merge(detector.identity(), again)
+    assert repr(merged) == repr(detector.merge(detector.identity(), state))
 
 
 def assert_commutative_monoid(name, **settings):
