@@ -33,6 +33,7 @@ def read_batches(
     needs_answers: bool = True,
     batch_rows: int = 4096,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    part: slice = slice(None),
 ) -> Iterator[Batch]:
     """Read every row of ``inputs``, in constant memory.
 
@@ -40,6 +41,7 @@ def read_batches(
     shape of every row; without it each row is read by its own. ``tokenizer`` is the path of a
     ``tokenizer.json`` (or its folder), needed for pre-tokenised rows only. Without
     ``needs_answers``, rows that hold a prompt alone are read, and those that hold none rejected.
+    Of the sources, in their order, ``part`` are read.
 
     A batch holds rows of one source, and at most ``batch_rows`` rows and rejects together (fewer
     only at the end of a source, or where rows are longer than 16 KiB on average). The last batch
@@ -52,7 +54,7 @@ def read_batches(
         raise UsageError(f"a batch needs at least 1 row, not {batch_rows}")
     decode = None if tokenizer is None else load_decoder(tokenizer)
     reader = RowReader(schema, decode, needs_answers=needs_answers)
-    sources = list_sources(inputs).sources
+    sources = list_sources(inputs).sources[part]
     return chain.from_iterable(_read_source(s, reader, batch_rows, limits) for s in sources)
 
 
