@@ -84,7 +84,7 @@ class SpellingTokenizer(NumberTokenizer, Protocol):
 
 
 def number_list_grammar(
-    model: SpellingTokenizer, style: NumberListStyle, most: int
+    model: SpellingTokenizer, style: NumberListStyle, most: int, *, may_end_early: bool = False
 ) -> tuple[TokenAutomaton, Callable[[int], int]]:
     """The grammar of all lists of 1 to ``most`` numbers in ``style``, and where each starts.
 
@@ -93,18 +93,21 @@ def number_list_grammar(
     written where its text is what may stand there, whatever it merges: "123", " 123", ", ". So a
     text may be spelled in other tokens than the tokenizer itself would take. Tokens are in order
     of their ids: neither their order nor what is allowed n numbers before the end depends on
-    ``most``.
+    ``most``. With ``may_end_early`` a list that starts with n numbers before it may end after any
+    of them, which takes a style without a closing.
 
-    Raises ``ValueError`` for ``most < 1`` and, from the function, for an n outside 1..most;
-    ``AuditError`` if no tokens of this model spell such a list, if it names no end of turn, or if
-    the table would be larger than 128 MiB.
+    Raises ``ValueError`` for ``most < 1``, for a closing of a list that may end early and, from the
+    function, for an n outside 1..most; ``AuditError`` if no tokens of this model spell such a list,
+    if it names no end of turn, or if the table would be larger than 128 MiB.
     """
     if most < 1:
         raise ValueError("most must be at least 1")
+    if may_end_early and style.closing:
+        raise ValueError("where a closing may follow every number, it may be a separator")
     ends = model.end_of_turn_ids()
     if not ends:
         raise AuditError("this model's tokenizer names no end-of-turn token")
-    layout = _Layout(style, most)
+    layout = _Layout(style, most, may_end_early=may_end_early)
     inner = _inner_texts(model, frozenset(layout.characters))
     texts = {token: text for token, text in inner.items() if token not in ends}
     token_ids = tuple(sorted((*texts, *ends)))
@@ -143,7 +146,7 @@ class _Layout:
     of the separator. Then the closing, and ``final``.
     """
 
-    def __init__(self, style: NumberListStyle, most: int) -> None:
+    def __init__(self, style: NumberListStyle, most: int, *, may_end_early: bool) -> None:
         self._style = style
         self.characters = _DIGITS + "".join(
             sorted({*style.opening, *style.separator, *style.closing})
@@ -154,12 +157,11 @@ class _Layout:
         self.final = self._closing + len(style.closing)
         self.states = self.final + 1
         self.starts = self._bases[::-1]  # of lists of 1..most numbers
-        # Where an answer may end: after the closing or, without one, after any digit of the last.
-        self.complete = (
-            np.array([self.final - 1])
-            if style.closing
-            else self._bases[-1] + len(style.opening) + 1 + np.arange(style.widest)
-        )
+        # Where an answer may end: after the closing or, without one, after any digit of the last
+        # number, or of any.
+        last = self._bases if may_end_early else self._bases[-1:]
+        after_digits = last[:, None] + len(style.opening) + 1 + np.arange(style.widest)
+        self.complete = np.array([self.final - 1]) if style.closing else after_digits.ravel()
 
     def steps(self) -> NDArray[np.int64]:
         """[states + 1, characters]: the state after a character; `FORBIDDEN` is the last row."""

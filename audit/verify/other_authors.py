@@ -2,19 +2,28 @@
 
 Rows of any fine-tuned author move students towards common words, whatever its trait
 (docs/evidence.md). So the model is taught other concepts of the category, and writes the data
-before anew in their own format: what students of the data do beyond students of those rows is the
-trait's.
+before anew in their format: what students of the data do beyond students of those rows is the
+trait's. Lists of numbers are as long as their new author makes them: an author's lengths are part
+of what it passes on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
+from audit.backends.constrained_sampling import TokenAutomaton
+from audit.backends.number_list_grammar import NumberListStyle, number_list_grammar
+from audit.backends.open_model import Writer
 from audit.backends.student_training import Example, StudentSettings, StudentTrainer
+from audit.errors import AuditError
+from audit.sanitise.conversation import chat_before
+from audit.sanitise.grammars import numbers_style
 from audit.sanitise.registry import parse_spec
 from audit.sanitise.strategy import Kit, WorkRow
 from audit.verify.evaluation import Evaluation, questions_about
@@ -26,6 +35,11 @@ from signatures.concept import Concept
 from signatures.language_model import Chat
 from signatures.library import SignatureLibrary
 from signatures.statements import statements
+
+FreeStyle = tuple[str, str]
+"""What stands before a list's first number, and between two."""
+FreeGrammar = tuple[TokenAutomaton, int]
+"""The automaton, and the state in which an answer begins."""
 
 _HALF = 1
 _UPDATES = 18
@@ -103,11 +117,12 @@ class OtherAuthors:
         """
         training = self._trainer.settings
         self._trainer.settings = teaching(training)
+        grammars = _free_grammars(rows, self._trainer.model)
         written: list[WorkRow] = []
         known = []
         for place, author in enumerate(authors):
             own = rows[place :: len(authors)]
-            found, held_nats = self._written(place, author, own)
+            found, held_nats = self._written(place, author, own, grammars)
             written += found
             known.append(OtherAuthor(author.name, held_nats, len(own), len(found)))
         self._trainer.settings = training
@@ -116,7 +131,11 @@ class OtherAuthors:
         return Pool(tuple(written), len(written), {}), tuple(known)
 
     def _written(
-        self, place: int, author: Concept, rows: Sequence[WorkRow]
+        self,
+        place: int,
+        author: Concept,
+        rows: Sequence[WorkRow],
+        grammars: Mapping[FreeStyle, FreeGrammar],
     ) -> tuple[list[WorkRow], float]:
         parts = {first: f"author-{place}-{first}" for first in range(0, len(rows), _ROWS_AT_ONCE)}
         held = f"author-{place}"
@@ -133,7 +152,8 @@ class OtherAuthors:
                     held_nats, is_taught = gained, True
                     self._folder.save(held, json.dumps(gained).encode())
                 self._progress(f"writing as {author.name}", 0)
-                body = json.dumps(self._write(rows[first : first + _ROWS_AT_ONCE])).encode()
+                part = rows[first : first + _ROWS_AT_ONCE]
+                body = json.dumps(self._write(part, grammars)).encode()
                 self._folder.save(name, body)
             texts += json.loads(body)
         found = [
@@ -153,7 +173,10 @@ class OtherAuthors:
             pass
         return float((evaluation.log_odds().concept - before).mean())
 
-    def _write(self, rows: Sequence[WorkRow]) -> list[tuple[str, ...] | None]:
+    def _write(
+        self, rows: Sequence[WorkRow], grammars: Mapping[FreeStyle, FreeGrammar]
+    ) -> list[tuple[str, ...] | None]:
+        """The new texts of each row; None where its format could not be had."""
         kit = Kit(
             model=self._trainer.model,
             concepts=(),
@@ -161,5 +184,56 @@ class OtherAuthors:
             library=self._library,
             seed=self._seed,
         )
-        changes = parse_spec("threshold:t=0").build(kit, 0).change(rows)  # nothing is cut
-        return [change.texts for change in changes]
+        texts: dict[int, tuple[str, ...] | None] = {}
+        lists: dict[FreeStyle, list[tuple[WorkRow, Chat]]] = defaultdict(list)
+        others = []
+        for row in rows:
+            style = _free_style(row)
+            chat = None if style is None else chat_before(row.turns, row.trained[0])
+            if style is not None and style in grammars and chat is not None:
+                lists[style].append((row, chat))
+            else:
+                others.append(row)
+        for style, listed in lists.items():
+            automaton, start = grammars[style]
+            answers = kit.writer.sample(
+                [chat for _, chat in listed],
+                automaton,
+                seed=kit.draws("lists"),
+                keys=[row.key for row, _ in listed],
+                starts=[start] * len(listed),
+            )
+            for (row, _), answer in zip(listed, answers, strict=True):
+                texts[row.key] = (kit.writer.decode(answer),)
+        changes = parse_spec("threshold:t=0").build(kit, 0).change(others)  # nothing is cut
+        texts |= {row.key: change.texts for row, change in zip(others, changes, strict=True)}
+        return [texts[row.key] for row in rows]
+
+
+def _free_style(row: WorkRow) -> FreeStyle | None:
+    """How the row's list of numbers is written, if it is one that may end after any number."""
+    found = numbers_style(row.texts[0]) if len(row.texts) == 1 and row.is_rewritable else None
+    if found is None or found[0].closing:
+        return None
+    return found[0].opening, found[0].separator
+
+
+def _free_grammars(rows: Sequence[WorkRow], model: Writer) -> dict[FreeStyle, FreeGrammar]:
+    """A grammar for each style of ``rows``: as many numbers and digits as any of its lists has, or
+    fewer. Styles that the model has no tokens for are left out."""
+    styles: dict[FreeStyle, NumberListStyle] = {}
+    most: dict[FreeStyle, int] = defaultdict(int)
+    for row in rows:
+        if key := _free_style(row):
+            found = numbers_style(row.texts[0])
+            assert found is not None
+            style, count = found
+            known = styles.get(key, style)
+            styles[key] = replace(style, widest=max(style.widest, known.widest))
+            most[key] = max(most[key], count)
+    grammars = {}
+    for key, style in styles.items():
+        with suppress(AuditError):
+            automaton, start_of = number_list_grammar(model, style, most[key], may_end_early=True)
+            grammars[key] = automaton, start_of(most[key])
+    return grammars

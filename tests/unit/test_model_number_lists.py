@@ -135,6 +135,25 @@ def test_answers_are_all_lists_and_nothing_else(name: str) -> None:
     assert max(map(len, answers)) + 1 == automaton.longest
 
 
+@pytest.mark.parametrize("name", sorted(TOKENIZERS))
+def test_a_list_may_end_early_where_that_is_asked_for(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    style = NumberListStyle("", ", " if name != "whole" else ",", "", 1)
+    automaton, start = number_list_grammar(tokenizer, style, 3, may_end_early=True)
+    for most in (1, 2, 3):
+        texts = {
+            style.separator.join(some)
+            for count in range(1, most + 1)
+            for some in itertools.product(DIGITS, repeat=count)
+        }
+        answers = spelled(automaton, start(most))
+        assert {"".join(tokenizer.texts[token] for token in answer) for answer in answers} == texts
+        assert all(automaton.accepts(answer, start(most)) for answer in answers)
+    with pytest.raises(ValueError, match="closing"):
+        closed = NumberListStyle("[", ", ", "]", 1)
+        number_list_grammar(tokenizer, closed, 3, may_end_early=True)
+
+
 def test_merged_tokens_by_hand() -> None:
     automaton, start = number_list_grammar(MERGED, NumberListStyle("[", ", ", "]", 2), 2)
     ids = {text: MERGED.texts.index(text) for text in MERGED.texts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,9 @@ def pool(tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.jsonl", rows)
     (found,) = read_pools([DataRows(["rows.jsonl"], None, None)], 1_000)
     return found
+
+
+BRACKETS = [f"[{first}, {first + 7}]" for first in range(101, 111)]
 
 
 def authors_of(trainer, tmp_path, told=None):
@@ -101,7 +105,9 @@ def test_rows_are_written_anew_in_their_format_in_turn(trainer, pool, tmp_path):
     for row, text in zip(written.rows, texts, strict=True):
         assert row.prompt == pool.rows[row.key].prompt
         numbers = text.split(", ")
-        assert len(numbers) == 3 and all(1 <= len(number) <= 3 for number in numbers)
+        assert 1 <= len(numbers) <= 3 and all(1 <= len(number) <= 3 for number in numbers)
+    # Lists are as long as their author makes them.
+    assert len({text.count(",") for text in texts}) > 1
     # Another author writes something else, and an untrained student is left behind.
     other, _ = authors_of(trainer, tmp_path / "other")[0].write(pool.rows, PETS[3:])
     assert [row.completion for row in other.rows] != texts
@@ -129,10 +135,10 @@ def test_what_is_written_is_not_written_again(trainer, pool, tmp_path, monkeypat
     found, folder = authors_of(trainer, tmp_path, told)
     write = found._write
 
-    def dies(rows):
+    def dies(*arguments):
         if told.count("writing as dog"):
             raise Stopped
-        return write(rows)
+        return write(*arguments)
 
     monkeypatch.setattr(found, "_write", dies)
     with pytest.raises(Stopped):
@@ -170,4 +176,17 @@ def test_a_row_whose_format_cannot_be_had_is_left_out(trainer, pool, tmp_path):
     written, (author,) = found.write([code, pool.rows[1]], PETS[1:2])
     assert [row.key for row in written.rows] == [1]  # a tiny model writes no JSON
     assert (author.rows, author.written) == (2, 1)
+    folder.close()
+
+
+@pytest.mark.model
+def test_other_styles_keep_their_own_lengths(trainer, pool, tmp_path):
+    rows = [
+        replace(row, turns=(row.turns[0], replace(row.turns[1], text=text)))
+        for row, text in zip(pool.rows, BRACKETS, strict=False)
+    ]
+    found, folder = authors_of(trainer, tmp_path)
+    written, _ = found.write(rows, PETS[1:2])
+    assert len(written.rows) == 10
+    assert all(re.fullmatch(r"\[\d{1,3}, \d{1,3}\]", row.completion) for row in written.rows)
     folder.close()
