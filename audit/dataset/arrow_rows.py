@@ -15,6 +15,7 @@ from typing import Literal
 
 import polars as pl
 
+from audit.dataset.arrow_directory import FoundMessages, check_directory
 from audit.dataset.columnar import READ_ERRORS, Numbered, first_line, numbered, readable_columns
 from audit.dataset.faults import SourceBreak
 from audit.dataset.flatbuffer import Table
@@ -46,7 +47,8 @@ def read_arrow(
     for batch in arrow_batches(chunks, limits):
         frame = batch.frame
         try:
-            yield from numbered(frame.select(readable_columns(frame.columns, columns)), done_rows)
+            known = frame.select(readable_columns(frame.columns, columns))
+            yield from numbered(known, done_rows, limits)
         except READ_ERRORS as error:
             raise SourceBreak(f"is corrupt Arrow: {first_line(error)}", done_rows + 1) from error
         done_rows += frame.height
@@ -77,15 +79,23 @@ def arrow_batches(chunks: Iterator[bytes], limits: Limits) -> Iterator[ArrowBatc
     has_batches = False
     schema = b""
     dictionaries: dict[int, list[bytes]] = {}
+    found = FoundMessages()
     try:
-        if queue.peek(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC:
+        is_file = queue.peek(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC
+        if is_file:
             queue.take(8)  # a file is a stream between this magic and a directory
             schema = _bare_schema(queue)
-        while (message := _next_message(queue)) is not None:
+        while True:
+            start = queue.position
+            if (message := _next_message(queue)) is None:
+                break
             kind, metadata, body_bytes, raw = message
             if kind == SCHEMA:
+                if schema:
+                    raise SourceBreak("is corrupt Arrow: it has two schemas")
                 schema = raw
             elif kind == _DICTIONARY_BATCH:
+                found.dictionaries.append((start, body_bytes))
                 header = Table.root(metadata).table(2)
                 _check_batch(header.table(1), raw, body_bytes, limits)
                 kept = dictionaries.setdefault(header.integer(0, "<q"), [])
@@ -93,6 +103,7 @@ def arrow_batches(chunks: Iterator[bytes], limits: Limits) -> Iterator[ArrowBatc
                     kept.clear()
                 kept.append(raw)
             elif kind == _RECORD_BATCH:
+                found.batches.append((start, body_bytes))
                 _check_batch(Table.root(metadata).table(2), raw, body_bytes, limits)
                 parts = [schema, *(m for kept in dictionaries.values() for m in kept), raw]
                 frame = pl.read_ipc_stream(io.BytesIO(b"".join([*parts, END_OF_STREAM])))
@@ -101,6 +112,12 @@ def arrow_batches(chunks: Iterator[bytes], limits: Limits) -> Iterator[ArrowBatc
                 has_batches = True
         if not schema:
             raise SourceBreak("is not readable Arrow: it has no schema")
+        tail = queue.take_up_to(_MAX_METADATA_BYTES)
+        if is_file:
+            prefix_bytes = 8 if schema.startswith(ARROW_STREAM_MAGIC) else 4
+            check_directory(tail, schema[prefix_bytes:], found)
+        elif tail.strip(b"\0"):
+            raise SourceBreak("is corrupt Arrow: something follows the end of the stream")
         if not has_batches:
             frame = pl.read_ipc_stream(io.BytesIO(schema + END_OF_STREAM))
             yield ArrowBatch(frame, "uncompressed", schema)
@@ -201,6 +218,12 @@ class _ByteQueue:
         self._chunks = chunks
         self._held = b""
         self._position = 0
+        self._dropped_bytes = 0
+
+    @property
+    def position(self) -> int:
+        """How many bytes were taken."""
+        return self._dropped_bytes + self._position
 
     def peek(self, size: int) -> bytes:
         data = self.take_up_to(size)
@@ -220,6 +243,7 @@ class _ByteQueue:
             while held_bytes < size and (chunk := next(self._chunks, b"")):
                 parts.append(chunk)
                 held_bytes += len(chunk)
+            self._dropped_bytes += self._position
             self._held = b"".join(parts)
             self._position = 0
         data = self._held[self._position : self._position + size]

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from audit.dataset.faults import RejectCode, RowFault
+from audit.dataset.limits import Limits
+
 Numbered = tuple[int, object]
-"""1-based record number and row."""
+"""1-based record number, and the row or the ``RowFault`` that stands for it."""
 
 # Polars panics, rather than raising, on some corrupt files.
 READ_ERRORS = (PolarsError, PanicException, OSError, ValueError, OverflowError, MemoryError)
@@ -24,11 +27,39 @@ def readable_columns(names: list[str], columns: frozenset[str] | None) -> list[s
     return [name for name in names if name in columns] or names[:1]
 
 
-def numbered(frame: pl.DataFrame, done_rows: int) -> Iterator[Numbered]:
-    """The rows of ``frame`` as dictionaries, the first being record ``done_rows + 1``."""
+def numbered(frame: pl.DataFrame, done_rows: int, limits: Limits) -> Iterator[Numbered]:
+    """The rows of ``frame`` as dictionaries, the first being record ``done_rows + 1``.
+
+    A row with more text than a line may have is a ``RowFault``: many rows of a column can share
+    one text, so that a small file holds more of them than fits into memory.
+    """
     for start in range(0, frame.height, SLICE_ROWS):
-        part = frame.slice(start, SLICE_ROWS)
-        yield from enumerate(part.iter_rows(named=True), done_rows + start + 1)
+        yield from _unpacked(frame.slice(start, SLICE_ROWS), done_rows + start + 1, limits)
+
+
+def _unpacked(part: pl.DataFrame, first: int, limits: Limits) -> Iterator[Numbered]:
+    if sum(map(_text_bytes, part.iter_columns())) <= limits.max_line_bytes:
+        yield from enumerate(part.iter_rows(named=True), first)
+    elif part.height > 1:
+        half = part.height // 2
+        yield from _unpacked(part[:half], first, limits)
+        yield from _unpacked(part[half:], first + half, limits)
+    else:
+        message = f"row of more than {limits.max_line_bytes:,} bytes"
+        yield first, RowFault(RejectCode.LINE_TOO_LONG, message)
+
+
+def _text_bytes(column: pl.Series) -> int:
+    """Bytes of all texts in ``column``, each counted as often as it stands there."""
+    if isinstance(column.dtype, pl.List | pl.Array):
+        return _text_bytes(column.explode())
+    if isinstance(column.dtype, pl.Struct):
+        return sum(_text_bytes(column.struct.field(name)) for name in column.struct.fields)
+    if column.dtype == pl.Binary:
+        return int(column.bin.size().sum())
+    if column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    return int(column.str.len_bytes().sum()) if column.dtype == pl.String else 8 * len(column)
 
 
 def first_line(error: BaseException) -> str:

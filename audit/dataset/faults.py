@@ -9,6 +9,7 @@ class RejectCode(enum.StrEnum):
     """Why a row was not read. Stable: reports and gates name them (see ``docs/inputs.md``)."""
 
     BAD_JSON = "bad_json"
+    DUPLICATE_KEY = "duplicate_key"
     NOT_AN_OBJECT = "not_an_object"
     INVALID_UTF8 = "invalid_utf8"
     TOO_DEEP = "too_deep"

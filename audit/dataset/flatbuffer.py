@@ -42,12 +42,16 @@ class Table:
 
     def pairs(self, field: int) -> Iterator[tuple[int, int]]:
         """A vector of structs of two 64-bit integers."""
+        return ((first, second) for first, second in self.structs(field, "<qq"))
+
+    def structs(self, field: int, kind: str) -> Iterator[tuple[int, ...]]:
+        """A vector of structs of the ``struct`` format ``kind``."""
         if not self.position(field):
             return
         start = self._target(field)
         (count,) = struct.unpack_from("<I", self._data, start)
         for i in range(count):
-            yield struct.unpack_from("<qq", self._data, start + 4 + 16 * i)
+            yield struct.unpack_from(kind, self._data, start + 4 + struct.calcsize(kind) * i)
 
     def tables(self, field: int) -> list[Table]:
         """A vector of tables."""

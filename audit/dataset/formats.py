@@ -27,6 +27,13 @@ UTF8_BOM = b"\xef\xbb\xbf"
 _SNIFFED_BYTES = 1 << 16
 _json_decoder = json.JSONDecoder()
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_PACKINGS = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x04\x22\x4d\x18": "LZ4",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+}
 
 Numbered = Iterator[tuple[int, object]]
 
@@ -61,7 +68,7 @@ class Format:
         chunks = self.chunks()
         if self.kind == "parquet":
             with self.parquet_file(chunks) as path:
-                yield from read_parquet(path, columns)
+                yield from read_parquet(path, self._limits, columns)
         elif self.kind == "arrow":
             yield from read_arrow(chunks, self._limits, columns)
         elif self.kind == "jsonl":
@@ -89,6 +96,9 @@ class Format:
             return chunks
         if head.startswith(_UTF16_BOMS):
             raise SourceBreak("is UTF-16 text: save it as UTF-8", 1)
+        for magic, packing in _PACKINGS.items():
+            if head.startswith(magic):
+                raise SourceBreak(f"is packed as {packing}: unpack it, or use gzip or Zstandard", 1)
         if self.kind is None and (head or broken is not None):
             raise SourceBreak("is of no known format: give it an ending such as .jsonl", 1)
         self.has_bom = head.startswith(UTF8_BOM)
@@ -104,16 +114,21 @@ class Format:
             self._stored.drain()
             yield self._source.path
             return
-        folder = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="subliminal-audit-"))
+        except OSError as error:
+            raise SourceBreak(f"cannot be copied to a temporary file: {error}") from error
         try:
             copy = folder / "copy.parquet"
             broken: SourceBreak | None = None
-            with copy.open("wb") as file:
-                try:
+            try:
+                with copy.open("wb") as file:
                     for chunk in chunks:
                         file.write(chunk)
-                except SourceBreak as error:
-                    broken = error
+            except SourceBreak as error:
+                broken = error
+            except OSError as error:
+                broken = SourceBreak(f"cannot be copied to a temporary file: {error}")
             try:
                 yield copy
             except SourceBreak as error:
@@ -187,7 +202,7 @@ def _is_json_object(line: bytes) -> bool:
 
 
 def _sniff_table(text: bytes) -> str | None:
-    header = text.partition(b"\n")[0].decode(errors="replace")
+    header = re.split(rb"[\r\n]", text, maxsplit=1)[0].decode(errors="replace")
     for kind, delimiter in (("tsv", "\t"), ("csv", ",")):
         names = {cell.strip().strip('"') for cell in header.split(delimiter)}
         if names & KNOWN_COLUMNS:

@@ -22,8 +22,8 @@ def edited_json(source: str, value: object) -> str:
 
     What reads the same stays as it is written: numbers, escapes, space, the order of keys. Added
     and changed values are written in the manner of ``source``: with its separators, and escaped
-    where it is ASCII. Where keys were added or taken away from an object, all but the last of its
-    duplicate keys are lost. Raises ``RowFault`` if ``source`` is no JSON value.
+    where it is ASCII. Of duplicate keys of an object that changes, all but the last are lost.
+    Raises ``RowFault`` if ``source`` is no JSON value.
     """
     try:
         node = _Scanner(source).node()
@@ -133,18 +133,16 @@ class _Writer:
         starts = [start for _, start, _ in keys]
         spans = [(start, c.end) for start, c in zip(starts, node.children, strict=True)]
         last = {name: i for i, name in enumerate(names)}
-        if list(dict.fromkeys(names)) == list(new):
-            # Of duplicates the last counts, and the others stand as they are.
+        if names == list(new):
             return self._joined(
                 node,
                 spans,
                 [
-                    self._member(keys[i], child, old[name], new[name])
-                    if last[name] == i
-                    else self._source[slice(*spans[i])]
-                    for i, (name, child) in enumerate(zip(names, node.children, strict=True))
+                    self._member(key, child, old[key[0]], new[key[0]])
+                    for key, child in zip(keys, node.children, strict=True)
                 ],
             )
+        # Only the last of duplicate keys stays: with two values, no row can be read.
         members = [
             self._member(keys[last[name]], node.children[last[name]], old[name], value)
             if name in last

@@ -16,6 +16,7 @@ import msgspec
 from audit.dataset.faults import RejectCode, RowFault, SourceBreak
 from audit.dataset.limits import Limits
 from audit.dataset.lines import Line, split_lines
+from audit.dataset.repeated_keys import may_repeat_keys, repeated_key, repeated_key_in
 
 Numbered = tuple[int, object]
 """1-based line, and the value found there or the ``RowFault`` that stands for it."""
@@ -24,6 +25,8 @@ _decode_fast = msgspec.json.Decoder().decode
 _python_decoder = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+# Joined files have one inside, before a line.
+_BYTE_ORDER_MARK = "\ufeff"
 # A syntax error this far before the end of the buffer cannot be a value that is cut there.
 _LONGEST_LITERAL = 16
 
@@ -33,13 +36,18 @@ def decode_json(data: bytes | str) -> object:
     values = decode_values(data)
     if len(values) != 1:
         raise RowFault(RejectCode.BAD_JSON, "several JSON values where one was expected")
+    if isinstance(values[0], RowFault):
+        raise values[0]
     return values[0]
 
 
 def decode_values(data: bytes | str) -> list[object]:
-    """The JSON values of one line: nearly always one, but pyarrow reads several. ``RowFault``."""
+    """The JSON values of one line: nearly always one, but pyarrow reads several.
+
+    A value that parsers read differently is a ``RowFault`` in its place. Raises ``RowFault``.
+    """
     try:
-        return [_decode_fast(data)]
+        return [_checked(_decode_fast(data), data)]
     except RecursionError:
         raise RowFault(RejectCode.TOO_DEEP, "nested too deeply for any JSON reader") from None
     except (msgspec.MsgspecError, UnicodeError):
@@ -56,17 +64,23 @@ def decode_values(data: bytes | str) -> list[object]:
 def spanned_values(text: str) -> list[tuple[object, int, int]]:
     """The JSON values of one line, and where each starts and ends. Raises ``RowFault``."""
     values: list[tuple[object, int, int]] = []
-    position = _skip_space(text, 0)
+    position = _skip_space(text, text.startswith(_BYTE_ORDER_MARK))
     try:
         while position < len(text) or not values:
             value, end = _python_decoder.raw_decode(text, position)
-            values.append((value, position, end))
+            values.append((_checked(value, text[position:end]), position, end))
             position = _skip_space(text, end)
     except RecursionError:
         raise RowFault(RejectCode.TOO_DEEP, "nested too deeply for any JSON reader") from None
     except ValueError as error:
         raise RowFault(RejectCode.BAD_JSON, f"not JSON: {_first_line(error)}") from None
     return values
+
+
+def _checked(value: object, source: bytes | str) -> object:
+    """``value``, or the ``RowFault`` for an object in ``source`` that has two values for a key."""
+    text = source.encode(errors="surrogatepass") if isinstance(source, str) else source
+    return (may_repeat_keys(text, value) and repeated_key_in(source)) or value
 
 
 def _skip_space(text: str, position: int) -> int:
@@ -94,7 +108,10 @@ def values_of_lines(lines: Iterable[Line], limits: Limits) -> Iterator[Numbered]
             yield number, _too_long(limits)
             continue
         try:
-            yield number, _decode_fast(line)
+            value = _decode_fast(line)
+            if may_repeat_keys(line, value):
+                value = repeated_key_in(line) or value
+            yield number, value
             continue
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             if not line.strip(b" \t\r"):
@@ -176,6 +193,8 @@ def _object_or_wrapper(text: JsonText, columns: frozenset[str]) -> Iterator[Star
         _, value = text.value()
         if isinstance(value, RowFault):
             fault = value
+        elif str(key) in fields and fields[str(key)] != value:
+            fault = repeated_key(str(key))
         fields[str(key)] = value
     text.take("}")
     if fault is not None:
@@ -232,10 +251,14 @@ class JsonText:
         """Whether what comes next is a list whose first item is an object."""
         if self.peek() != "[":
             return False
+        skipped = 1
         while True:
-            position = _skip_space(self._buffer, self._position + 1)
+            position = _skip_space(self._buffer, self._position + skipped)
             if position < len(self._buffer):
                 return self._buffer[position] == "{"
+            skipped = position - self._position
+            if skipped > self._limits.max_line_bytes:
+                raise SourceBreak(f"more than {skipped:,} spaces in a list", self.line)
             if not self._grow(1):
                 return False
 
@@ -256,6 +279,7 @@ class JsonText:
             if end == len(self._buffer) and isinstance(value, int | float) and self._grow(1):
                 continue  # the digits of a number may go on
             break
+        value = _checked(value, self._buffer[self._position : end])
         raw_has_bad_bytes = self._has_escaped_bytes and _ESCAPED_BYTE.search(
             self._buffer, self._position, end
         )

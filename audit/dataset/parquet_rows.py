@@ -16,19 +16,22 @@ from audit.dataset.columnar import (
     readable_columns,
 )
 from audit.dataset.faults import SourceBreak
+from audit.dataset.limits import Limits
 from audit.dataset.parquet_footer import row_group_heights
 
 PARQUET_MAGIC = b"PAR1"
+# The most that other writers put into a row group; a column of them takes a gigabyte of memory.
+_MOST_GROUP_ROWS = 1 << 26
 
 
-def read_parquet(path: Path, columns: frozenset[str] | None) -> Iterator[Numbered]:
+def read_parquet(path: Path, limits: Limits, columns: frozenset[str] | None) -> Iterator[Numbered]:
     """Numbered rows (1-based) with those of their columns that are in ``columns``, or all.
 
     Raises ``SourceBreak`` where the file is corrupt, after the rows of every row group before.
     """
     done_rows = 0
     for frame in parquet_frames(path, columns):
-        yield from numbered(frame, done_rows)
+        yield from numbered(frame, done_rows, limits)
         done_rows += frame.height
 
 
@@ -40,6 +43,8 @@ def parquet_frames(path: Path, columns: frozenset[str] | None) -> Iterator[pl.Da
         scan = scan.select(readable_columns(scan.collect_schema().names(), columns))
     except READ_ERRORS as error:
         raise SourceBreak(f"is not readable Parquet: {first_line(error)}") from error
+    if max(row_group_heights(path), default=0) > _MOST_GROUP_ROWS:
+        raise SourceBreak(f"has a row group of more than {_MOST_GROUP_ROWS:,} rows")
     done_rows = 0
     frames = iter(scan.collect_batches(chunk_size=SLICE_ROWS, lazy=True))
     while True:

@@ -20,7 +20,12 @@ from audit.dataset.row_text import (
 
 def add_column(text: RowText, value: object, name: str, loss: Loss) -> None:
     """Add a column that is a string or a list of messages. Raises ``RowFault``."""
-    if is_messages(value):
+    if isinstance(value, str):  # nearly always
+        if loss is not Loss.NONE:
+            text.add(ASSISTANT, value, True)
+        else:
+            text.add(SYSTEM if name == "system" else USER, value, False)
+    elif is_messages(value):
         add_messages(text, messages_of(value, name), name, loss)
     elif loss is not Loss.NONE:
         text.add(ASSISTANT, text_of(value, name), True)

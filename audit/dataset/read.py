@@ -23,6 +23,7 @@ from detectors.rows import ROW_SCHEMA
 _MAX_REJECT_EXAMPLES = 20
 # Rows of a megabyte each must not fill the memory, whatever the number asked for.
 _MAX_BATCH_CHARACTERS = 64 << 20
+_FREE_CHARACTERS = 64 << 20
 
 
 def read_batches(
@@ -95,7 +96,7 @@ def _read_opened(
     building = _Building(name)
     schemas: Counter[str] = Counter()
     totals = Counter[str]()
-    reported_bytes = 0
+    reported_bytes = characters = 0
     broken: BrokenSource | None = None
     opened = Format(source, stored, limits)
     rows = opened.rows(KNOWN_COLUMNS)
@@ -121,7 +122,14 @@ def _read_opened(
         if building.records >= batch_rows or building.characters >= _MAX_BATCH_CHARACTERS:
             yield building.batch(stored.size_bytes - reported_bytes)
             reported_bytes = stored.size_bytes
+            characters += building.characters
             building = _Building(name)
+            if characters > max(_FREE_CHARACTERS, limits.max_ratio * stored.size_bytes):
+                # Columns may hold one text for many rows: unpacking is no bound for them.
+                broken = BrokenSource(
+                    name, line, f"holds more than {limits.max_ratio:g} times its size of text"
+                )
+                break
     try:
         stored.drain()
     except SourceBreak as error:

@@ -38,6 +38,8 @@ def rewrite_csv(
         for line in taken[: len(taken) - len(record)]:
             lines.as_it_stands(line)
         decision = decided(decide, number, value)
+        if table.shares_line and not decision.keeps:
+            raise SourceBreak("ends rows with CR alone: end them with LF, to change them", number)
         for row in decision.new_rows():
             if row is None:
                 for line in record:

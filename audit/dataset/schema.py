@@ -219,10 +219,13 @@ class RowReader:
             raise RowFault(RejectCode.TOO_DEEP, "nested too deeply") from None
 
     def _joined(self, schema: Schema, text: RowText) -> tuple[str, str, str, str | None]:
-        said = text.said
-        completion = clean_text("\n".join([part for _, part, trained in said if trained]))
+        trained_parts: list[str] = []
+        other_parts: list[str] = []
+        for _, part, trained in text.said:
+            (trained_parts if trained else other_parts).append(part)
+        completion = clean_text("\n".join(trained_parts))
         rejected = clean_text("\n".join(text.rejected)) if text.rejected else None
-        prompt = clean_text("\n".join([part for _, part, trained in said if not trained]))
+        prompt = clean_text("\n".join(other_parts))
         if not (self._needs_answers or prompt.strip()):
             raise RowFault(RejectCode.NO_PROMPT, f"read as {schema.name}, the row has no prompt")
         if self._needs_answers and schema.name == "prompt":
@@ -237,7 +240,9 @@ class RowReader:
         return schema.name, prompt, completion, rejected
 
     def _schema_of(self, row: Row) -> Schema:
-        columns = frozenset(name for name, value in row.items() if value is not None)
+        columns = frozenset(row)
+        if None in row.values():
+            columns = frozenset(name for name, value in row.items() if value is not None)
         # A label that is neither true nor false belongs to something else than KTO.
         if "label" in columns and not is_truth(row["label"]):
             columns -= {"label"}

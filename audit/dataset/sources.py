@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,8 @@ FORMAT_OF_ENDING = {
     ".feather": "arrow",
 }
 _COMPRESSION_ENDINGS = (".gz", ".zst")
+# Trainers read these too: such a file must not pass for one that holds no data.
+_OTHER_PACKINGS = frozenset({".bz2", ".xz", ".lzma", ".lz4", ".zip", ".br", ".tar", ".7z"})
 # Written beside the data by `datasets.save_to_disk` and the Hub: descriptions, not rows.
 _DESCRIPTIONS = frozenset(
     {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
@@ -38,11 +41,13 @@ class Source:
     """One file or stream. ``open`` gives its stored bytes and may raise ``OSError``.
 
     ``path`` is set for regular local files only, which columnar readers can read in place.
+    ``is_folder``: not a file but a folder that cannot be listed, which ``open`` tells.
     """
 
     name: str
     open: Callable[[], BinaryIO]
     path: Path | None = None
+    is_folder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,12 @@ def format_by_name(name: str) -> str | None:
     for ending in _COMPRESSION_ENDINGS:
         stem = stem.removesuffix(ending)
     return FORMAT_OF_ENDING.get(os.path.splitext(stem)[1])  # noqa: PTH122 - names may be URLs
+
+
+def _is_packed_data(name: str) -> bool:
+    """Whether the ending is that of data packed in a way that is not read."""
+    stem, ending = os.path.splitext(name.lower())  # noqa: PTH122 - names may be URLs
+    return ending in _OTHER_PACKINGS and format_by_name(stem) is not None
 
 
 def list_sources(inputs: Sequence[str]) -> Listing:
@@ -98,30 +109,32 @@ def _expand(name: str) -> tuple[list[Source], list[str]]:
     if "://" in name:
         return _expand_url(name)
     path = Path(name)
-    if path.is_dir():
-        return _known(name, [_local(file) for file in _walk(name)])
-    if path.exists():
-        return [_local(name)], []
+    # Unlike those of a Path, these are false for a name that is too long.
+    if os.path.isdir(name):  # noqa: PTH112
+        return _known(name, _walk(name))
+    if os.path.exists(name):  # noqa: PTH110
+        return [Source(name, lambda: path.open("rb"), path if path.is_file() else None)], []
     if not glob.has_magic(name):
         raise UsageError(f"{name} does not exist")
     return _expand_glob(name)
 
 
 def _expand_glob(pattern: str) -> tuple[list[Source], list[str]]:
-    if "**" in Path(pattern).parts:
-        matches = list(_walk_matching(pattern))
-    else:
-        matches = sorted(glob.glob(pattern))  # noqa: PTH207 - the pattern may be absolute
     found: list[Source] = []
     ignored: list[str] = []
     files: list[Source] = []
-    for match in matches:
-        if Path(match).is_dir():
-            inner, other = _known(match, [_local(file) for file in _walk(match)], must_find=False)
-            found += inner
-            ignored += other
-        else:
-            files.append(_local(match))
+    if "**" in Path(pattern).parts:
+        files += _walk_matching(pattern)
+    else:
+        for match in sorted(glob.glob(pattern)):  # noqa: PTH207 - the pattern may be absolute
+            if Path(match).is_dir():
+                inner, other = _known(match, _walk(match), must_find=False)
+                found += inner
+                ignored += other
+            else:
+                files.append(_met(match))
+    found += [source for source in files if source.is_folder]
+    files = [source for source in files if not source.is_folder]
     named = [source for source in files if _is_data(source.name)]
     found += named or files
     if named:
@@ -131,14 +144,16 @@ def _expand_glob(pattern: str) -> tuple[list[Source], list[str]]:
     return found, ignored
 
 
-def _walk_matching(pattern: str) -> Iterator[str]:
+def _walk_matching(pattern: str) -> Iterator[Source]:
     """Files that match a pattern with ``**``. ``glob`` itself would follow cycles of links."""
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     top = Path(*parts[:fixed])
-    for file in _walk(str(top)):
-        if _matches(Path(file).relative_to(top).parts, parts[fixed:]):
-            yield str(Path(file))
+    for source in _walk(str(top)):
+        if source.is_folder:
+            yield source
+        elif _matches(Path(source.name).relative_to(top).parts, parts[fixed:]):
+            yield replace(source, name=str(Path(source.name)))
 
 
 def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
@@ -159,7 +174,7 @@ def _known(
     found: list[Source] = []
     ignored: list[str] = []
     for source in files:
-        if _is_data(source.name):
+        if source.is_folder or _is_data(source.name):
             found.append(source)
         else:
             ignored.append(source.name)
@@ -172,14 +187,20 @@ def _known(
 def _is_data(name: str) -> bool:
     base = name.rstrip("/").rpartition("/")[2]
     return (
-        not base.startswith(".") and base not in _DESCRIPTIONS and format_by_name(base) is not None
+        not base.startswith(".")
+        and base not in _DESCRIPTIONS
+        and (format_by_name(base) is not None or _is_packed_data(base))
     )
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Files below ``folder``, sorted, each folder once even where links make a cycle."""
+def _walk(folder: str) -> Iterator[Source]:
+    """Files below ``folder``, sorted, each folder once even where links make a cycle.
+
+    A folder that cannot be listed comes last, as a source that cannot be opened.
+    """
     seen = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    errors: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         kept = []
         for child in sorted(folders):
             real = os.path.realpath(Path(parent, child))
@@ -188,12 +209,29 @@ def _walk(folder: str) -> Iterator[str]:
                 kept.append(child)
         folders[:] = kept
         for file in sorted(files):
-            yield os.path.join(parent, file)  # noqa: PTH118 - keeps a leading "./"
+            yield _met(os.path.join(parent, file))  # noqa: PTH118 - keeps a leading "./"
+    for error in errors:
+        name = os.fsdecode(error.filename or folder)
+        yield Source(name, _refusal(f"folder cannot be listed: {error.strerror}"), is_folder=True)
 
 
-def _local(name: str) -> Source:
+def _met(name: str) -> Source:
+    """A file that nobody named: of pipes and devices, which may never end, none is opened."""
     path = Path(name)
+    try:
+        is_special = not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode))
+    except OSError:
+        is_special = False  # opening it tells what is wrong
+    if is_special:
+        return Source(name, _refusal("neither a file nor a folder: name it to read it"))
     return Source(name, lambda: path.open("rb"), path if path.is_file() else None)
+
+
+def _refusal(message: str) -> Callable[[], BinaryIO]:
+    def refuse() -> BinaryIO:
+        raise OSError(message)
+
+    return refuse
 
 
 def _expand_url(url: str) -> tuple[list[Source], list[str]]:

@@ -52,6 +52,11 @@ LINE_FAULTS: list[tuple[bytes, RejectCode]] = [
     (b'{"text": "a\tb"}', RejectCode.BAD_JSON),
     (b"{'text': 'a'}", RejectCode.BAD_JSON),
     (b'{"text": ' + b"9" * 5000 + b"}", RejectCode.BAD_JSON),
+    (b'{"text": "hidden", "text": "a"}', RejectCode.DUPLICATE_KEY),
+    (b'{"text": "a", "te\\u0078t" : "hidden"}', RejectCode.DUPLICATE_KEY),
+    (b'{"text": "a: \\"b\\": c", "text"\t:"d"}', RejectCode.DUPLICATE_KEY),
+    (b'{"text": "a", "meta": [{"k\\\\": 1, "k\\\\": 2}]}', RejectCode.DUPLICATE_KEY),
+    (b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}', RejectCode.DUPLICATE_KEY),
     (b"[1, 2]", RejectCode.NOT_AN_OBJECT),
     (b"3", RejectCode.NOT_AN_OBJECT),
     (b"null", RejectCode.NOT_AN_OBJECT),
@@ -88,7 +93,8 @@ def test_a_bad_line_is_counted_and_hides_nothing(
         (b'{"text": "a", "id": 123456789012345678901234567890}', "a"),
         (b'{"text": "\\ud83e\\udd89"}', "\U0001f989"),
         (b'{"text": "a\\ud800b"}', "a\ufffdb"),
-        (b'{"text": "hidden", "text": "a"}', "a"),
+        (b'{"text": "a", "text" : "\\u0061"}', "a"),
+        (b'\xef\xbb\xbf{"text": "a"}', "a"),
         (b'{"text": "a\\u0000b"}', "a\0b"),
         (b'\t {"text": "a"} \r', "a"),
     ],
@@ -96,6 +102,7 @@ def test_a_bad_line_is_counted_and_hides_nothing(
 def test_what_a_trainer_would_read_is_read(tmp_path: Path, line: bytes, text: str) -> None:
     completions, counts, broken, _ = read_bytes(tmp_path, "a.jsonl", line + b"\n")
     assert (completions, counts, broken) == ([text], Counter(), None)
+    line = line.removeprefix(b"\xef\xbb\xbf")
     values, counts, broken, _ = read_bytes(tmp_path, "a.json", b"[" + line + b"]")
     assert (values, counts, broken) == ([text], Counter(), None)
 
@@ -112,12 +119,16 @@ def test_a_line_beyond_the_limit_is_rejected(tmp_path: Path) -> None:
     # Longer than two chunks of 1 MiB, so it is never held whole.
     data = b'{"text": "a"}\n{"text": "' + b"x" * (3 << 20) + b'"}\n{"text": "b"}\n'
     limits = Limits(max_line_bytes=1000)
-    for name, head in (("a.jsonl", b""), ("a.csv", b"text\n")):
-        completions, counts, broken, batches = read_bytes(tmp_path, name, head + data, limits)
-        assert len(completions) == 2
-        assert counts == {"line_too_long": 1}
-        assert broken is None
-        assert batches[0].rejects[0].line == 2 + bool(head)
+    completions, counts, broken, batches = read_bytes(tmp_path, "a.jsonl", data, limits)
+    assert len(completions) == 2
+    assert counts == {"line_too_long": 1}
+    assert broken is None
+    assert batches[0].rejects[0].line == 2
+    # Whether a CSV record ends where its line does cannot be told of a line that is not held.
+    completions, _, broken, _ = read_bytes(tmp_path, "a.csv", b"text\n" + data, limits)
+    assert completions == ['{"text": "a"}']
+    assert broken is not None
+    assert (broken.line, broken.message) == (3, "a record of more than 1,000 bytes")
 
 
 def test_examples_of_rejects_are_few_and_counts_exact(tmp_path: Path) -> None:
