@@ -56,11 +56,10 @@ class AuthorJob:
 @dataclass(frozen=True, slots=True)
 class Written:
     """Pairs (prompt, answer), and the mean log-odds, in nats, that the author has of the concept
-    that is asked for. ``model`` is whose folder it was made of."""
+    that is asked for."""
 
     rows: Rows
     held_nats: float
-    model: ModelIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +71,25 @@ class StudentJob:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the student answers to every question, and the model that it began as."""
+
+    log_odds: LogOdds
+    model: ModelIdentity
+
+
 def write_known(job: AuthorJob) -> Written:
     """Number lists by the author, as many as a student reads. Raises as its training does."""
     with _author(job) as author:
         rows = write_number_lists(author, CHECK_TRAINING.rows_read, _DATA_SEED)
         questions = questions_about(job.asked.concept)[:_TEACHER_QUESTIONS]
         odds = _evaluation(author, job.asked, questions).log_odds()
-        return Written(rows, float(odds.concept.mean()), author.identity)
+        return Written(rows, float(odds.concept.mean()))
 
 
-def train_known(job: StudentJob) -> LogOdds:
-    """What the student answers to every question. Raises as `StudentTrainer` does."""
+def train_known(job: StudentJob) -> Trained:
+    """The student. Raises as `StudentTrainer` does."""
     asked = job.asked
     with closing(
         StudentTrainer(asked.model_folder, CHECK_TRAINING, device=asked.device, threads=_THREADS)
@@ -95,7 +102,8 @@ def train_known(job: StudentJob) -> LogOdds:
             Batches(examples, CHECK_TRAINING.batch_rows, job.seed), seed=job.seed
         ):
             pass
-        return _evaluation(trainer.model, asked, questions_about(asked.concept)).log_odds()
+        odds = _evaluation(trainer.model, asked, questions_about(asked.concept)).log_odds()
+        return Trained(odds, trainer.model.identity)
 
 
 def _evaluation(model: LanguageModel, asked: Asked, questions: tuple[Question, ...]) -> Evaluation:

@@ -33,6 +33,7 @@ from audit.verify.known_students import (
     Asked,
     AuthorJob,
     StudentJob,
+    Trained,
     train_known,
     write_known,
 )
@@ -99,7 +100,7 @@ def check_self(
         for n in (0, 2)
     )
     check = SelfCheck(
-        model=written[0].model,
+        model=students[0].model,
         concept=_CONCEPT,
         ghost=ghost,
         positive=positive,
@@ -122,10 +123,11 @@ def _all(
     return [found[place] for place in range(len(jobs))]
 
 
-def _stacked(odds: Sequence[LogOdds]) -> LogOdds:
+def _stacked(students: Sequence[Trained]) -> LogOdds:
     """With a leading axis of seeds."""
     return LogOdds(
-        np.array([found.concept for found in odds]), np.array([found.off_target for found in odds])
+        np.array([student.log_odds.concept for student in students]),
+        np.array([student.log_odds.off_target for student in students]),
     )
 
 
