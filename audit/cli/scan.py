@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -221,7 +222,7 @@ def _scan_shard(
     wanted = Shard.parse(shard)
     if not state.parent.is_dir():
         raise UsageError(f"{state}: there is no folder {state.parent}")
-    folders = [Path(name).resolve() for name in inputs if Path(name).is_dir()]
+    folders = [Path(name).resolve() for name in inputs if os.path.isdir(name)]  # noqa: PTH112
     if any(state.resolve().is_relative_to(folder) for folder in folders):
         raise UsageError(f"{state}: write it outside of the data, which all shards must see alike")
     with scan_progress(None) as progress:
@@ -235,6 +236,7 @@ def _scan_shard(
 
 def _total_bytes(inputs: tuple[str, ...]) -> int | None:
     """Stored bytes of plain files; None where that cannot be known beforehand."""
-    if all(Path(name).is_file() for name in inputs):
+    # Unlike that of a Path, this is false for a name that is too long.
+    if all(os.path.isfile(name) for name in inputs):  # noqa: PTH113
         return sum(Path(name).stat().st_size for name in inputs)
     return None

@@ -57,8 +57,8 @@ def _text_bytes(column: pl.Series) -> int:
         return sum(_text_bytes(column.struct.field(name)) for name in column.struct.fields)
     if column.dtype == pl.Binary:
         return int(column.bin.size().sum())
-    if column.dtype in (pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)
+    if column.dtype in (pl.Categorical, pl.Enum):  # a cast would write out every text
+        return int(column.cat.len_bytes().sum())
     return int(column.str.len_bytes().sum()) if column.dtype == pl.String else 8 * len(column)
 
 

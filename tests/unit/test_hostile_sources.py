@@ -12,6 +12,7 @@ import pytest
 
 from audit.dataset import read_batches
 from audit.dataset.limits import Limits
+from tests.e2e.test_command import audit
 
 ROWS = [{"prompt": f"p{k % 3}", "completion": f"{k}, {k + 1}"} for k in range(50)]
 LINES = "\n".join(map(json.dumps, ROWS))
@@ -113,3 +114,19 @@ def test_rows_that_share_one_long_text_do_not_fill_the_memory(tmp_path):
     pl.DataFrame({"prompt": ["p"] * 40, "completion": [text] * 40}).write_parquet(path)
     assert read(path, limits=Limits(max_line_bytes=100_000)) == (40, {}, [])
     assert read(path, limits=Limits(max_line_bytes=1_000)) == (0, {"line_too_long": 40}, [])
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["p", "7" * 5_000])])
+def test_texts_of_categories_count_as_often_as_they_stand_there(tmp_path, kind):
+    path = tmp_path / "a.parquet"
+    frame = pl.DataFrame({"prompt": ["p"] * 40, "completion": ["7" * 5_000] * 40})
+    frame.with_columns(pl.col("completion").cast(kind)).write_parquet(path)
+    assert read(path, limits=Limits(max_line_bytes=100_000)) == (40, {}, [])
+    assert read(path, limits=Limits(max_line_bytes=1_000)) == (0, {"line_too_long": 40}, [])
+
+
+def test_a_name_that_is_too_long_is_one_line():
+    done = audit("scan", "x" * 5_000)
+    assert done.returncode == 4
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"\n") <= 2
