@@ -30,12 +30,18 @@ class Format:
 
     def render(self, result: ScanResult) -> bytes:
         """``result`` in this format, text as UTF-8."""
-        render: Callable[[ScanResult], bytes | str] = _named(self.renderer)
-        rendered = render(result)
-        return rendered if isinstance(rendered, bytes) else rendered.encode("utf-8")
+        return rendered_by(self.renderer, result)
 
 
-def _named(name: str) -> Any:
+def rendered_by(renderer: str, result: Any) -> bytes:
+    """What the renderer ``module:function`` makes of ``result``, text as UTF-8."""
+    render: Callable[[Any], bytes | str] = load_named(renderer)
+    rendered = render(result)
+    return rendered if isinstance(rendered, bytes) else rendered.encode("utf-8")
+
+
+def load_named(name: str) -> Any:
+    """The function ``module:function``, which is imported now."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
@@ -58,13 +64,17 @@ def format_for_path(path: Path) -> str:
 
     The longest ending wins: ``x.sarif.json`` is SARIF. Raises ``UsageError`` naming the endings.
     """
-    name = path.name.lower()
     endings = {ending: key for key, format_ in FORMATS.items() for ending in format_.endings}
-    for ending in sorted(endings, key=len, reverse=True):
-        if name.endswith(ending):
-            return endings[ending]
+    if ending := ending_of(path, endings):
+        return endings[ending]
     known = ", ".join(f"{ending} ({key})" for ending, key in endings.items())
     raise UsageError(f"cannot tell the format of '{path}' from its ending; known are {known}")
+
+
+def ending_of(path: Path, endings: Iterable[str]) -> str | None:
+    """The longest of ``endings`` that ``path`` has, whatever its case."""
+    name = path.name.lower()
+    return max(filter(name.endswith, endings), key=len, default=None)
 
 
 def check_formats(names: Iterable[str]) -> None:
@@ -74,7 +84,7 @@ def check_formats(names: Iterable[str]) -> None:
     """
     for name in sorted(set(names)):
         if FORMATS[name].check:
-            _named(FORMATS[name].check)()
+            load_named(FORMATS[name].check)()
 
 
 def write_outputs(result: ScanResult, outputs: Sequence[tuple[str, Path]]) -> None:

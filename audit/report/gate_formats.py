@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from audit.errors import UsageError
 from audit.gate.result import GateResult
+from audit.report.formats import ending_of, load_named, rendered_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +27,13 @@ class GateFormat:
     def check(self) -> None:
         """Say before long scans what could not be written after them."""
         if self.checked:
-            _named(self.checked)()
+            load_named(self.checked)()
 
     def render(self, result: GateResult) -> bytes:
         """``result`` in this format, text as UTF-8."""
-        render: Callable[[Any], bytes | str] = _named(self.renderer)
         # Names of files are relative to the root, whatever folder the gate was called from.
         with contextlib.chdir(result.config.root):
-            rendered = render(result.scans if self.of_scans else result)
-        return rendered if isinstance(rendered, bytes) else rendered.encode("utf-8")
-
-
-def _named(name: str) -> Any:
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+            return rendered_by(self.renderer, result.scans if self.of_scans else result)
 
 
 GATE_FORMATS: dict[str, GateFormat] = {
@@ -64,10 +55,8 @@ def gate_format_of(path: Path) -> GateFormat:
 
     The longest ending wins: ``x.sarif.json`` is SARIF. Raises ``UsageError`` naming the endings.
     """
-    name = path.name.lower()
     endings = {ending: f for f in GATE_FORMATS.values() for ending in f.endings}
-    for ending in sorted(endings, key=len, reverse=True):
-        if name.endswith(ending):
-            return endings[ending]
+    if ending := ending_of(path, endings):
+        return endings[ending]
     known = ", ".join(endings)
     raise UsageError(f"cannot tell the format of '{path}' from its ending; known are {known}")

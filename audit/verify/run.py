@@ -177,7 +177,7 @@ def verify(
             trainer.close()
             answers = _answers_of(open_writer, asking, folder, tuple(arms), seeds)
         folder.remove()
-    odds = {arm: stacked(students[arm]) for arm in arms}
+    odds = {arm: stacked([student.log_odds for student in students[arm]]) for arm in arms}
     figures = transfer_statistics(base, odds)
     verdict = judge(
         target.name,

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
 from audit.atomic import atomic_write
 from audit.backends.student_training import StudentSettings
@@ -33,12 +32,11 @@ from audit.verify.known_students import (
     Asked,
     AuthorJob,
     StudentJob,
-    Trained,
     train_known,
     write_known,
 )
 from audit.verify.result import ControlTransfer, SelfCheck
-from audit.verify.students import Progress
+from audit.verify.students import Progress, stacked
 from audit.verify.transfer_statistics import LogOdds, shift
 from audit.version import tool_version
 from audit.workers import in_workers, worker_count
@@ -90,11 +88,12 @@ def check_self(
     written = _all(write_known, authors, workers, lambda: None)
     students = _all(
         train_known,
-        [StudentJob(asked, found.rows, seed) for found in written for seed in _SEEDS],
+        [StudentJob(asked, known.rows, seed) for known in written for seed in _SEEDS],
         workers,
         lambda: progress("students of known lists", CHECK_TRAINING.updates),
     )
-    odds = [_stacked(students[n : n + len(_SEEDS)]) for n in range(0, len(students), len(_SEEDS))]
+    found = [student.log_odds for student in students]
+    odds = [stacked(found[n : n + len(_SEEDS)]) for n in range(0, len(found), len(_SEEDS))]
     positive, negative = (
         _control(odds[n] - odds[n + 1], written[n].held_nats - written[n + 1].held_nats)
         for n in (0, 2)
@@ -121,14 +120,6 @@ def _all(
         found[place] = result
         told()
     return [found[place] for place in range(len(jobs))]
-
-
-def _stacked(students: Sequence[Trained]) -> LogOdds:
-    """With a leading axis of seeds."""
-    return LogOdds(
-        np.array([student.log_odds.concept for student in students]),
-        np.array([student.log_odds.off_target for student in students]),
-    )
 
 
 def trained_too_little(training: StudentSettings) -> bool:

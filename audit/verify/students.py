@@ -92,11 +92,10 @@ def adapter_folder(folder: WorkFolder, name: str) -> Path:
     return folder.path / f"{name}-adapter"
 
 
-def stacked(students: Sequence[Student]) -> LogOdds:
-    """Log-odds with a leading axis of seeds."""
+def stacked(odds: Sequence[LogOdds]) -> LogOdds:
+    """The log-odds of students with a leading axis of seeds."""
     return LogOdds(
-        np.array([student.log_odds.concept for student in students]),
-        np.array([student.log_odds.off_target for student in students]),
+        np.array([found.concept for found in odds]), np.array([found.off_target for found in odds])
     )
 
 
