@@ -139,7 +139,8 @@ def frequency_scores(scored: dict[str, list[ScoredRow]], folder: Path) -> dict[s
     order = [view.table.concepts.index(name) for name in CONCEPTS]
     result = {}
     for name, rows in scored.items():
-        found = find_units([view.units_of], frame([r.row.completion for r in rows]))[view.units_of]
+        text = frame([r.row.completion for r in rows])["completion"]
+        found = find_units([view.units_of], text)[view.units_of]
         totals = np.zeros((len(rows), len(order)))
         np.add.at(totals, found.row, view.weights[order][:, found.unit].T)
         counts = np.bincount(found.row, minlength=len(rows))[:, None]

@@ -33,6 +33,7 @@ from detectors.unit_scores import (
     ScoredView,
     UnitFinder,
     ViewState,
+    count_rows,
     empty_state,
     find_units,
     map_rows,
@@ -85,7 +86,7 @@ class FrequencyDetector:
         finders = [units_of_table(table) for table in tables]
         counts = [np.zeros(len(table.units), dtype=np.int64) for table in tables]
         for rows in () if reference is None else reference():
-            found = find_units(finders, rows)
+            found = find_units(finders, rows["completion"])
             for count, finder in zip(counts, finders, strict=True):
                 count += np.bincount(found[finder].unit, minlength=len(count))
         self._views = tuple(
@@ -103,8 +104,10 @@ class FrequencyDetector:
 
     def map(self, rows: pl.DataFrame) -> FrequencyState:
         """Row scores, unit counts and the best rows of one batch."""
-        found = find_units((view.units_of for view in self._views), rows)
-        return tuple(map_rows(view, rows, found[view.units_of]) for view in self._views)
+        kinds = {view.units_of: len(view.table.units) for view in self._views}
+        found = find_units(kinds, rows["completion"])
+        counted = {finder: count_rows(found[finder], units) for finder, units in kinds.items()}
+        return tuple(map_rows(view, rows, counted[view.units_of]) for view in self._views)
 
     def merge(self, left: FrequencyState, right: FrequencyState) -> FrequencyState:
         """Both states together, exactly."""

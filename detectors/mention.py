@@ -11,7 +11,7 @@ from scipy import stats
 from detectors.detector import BatchSource, DetectorInfo, DetectorResult, TestSettings, unsettled
 from detectors.evidence import TopRows, keep_top
 from detectors.finding import NAN, EvidenceRow, Finding, Reason
-from detectors.names import NamePatterns, name_patterns, one_spelling, search_words
+from detectors.names import NamePatterns, in_one_spelling, name_patterns, search_words
 from signatures.concept import Concept
 from signatures.library import SignatureLibrary
 
@@ -113,10 +113,9 @@ class MentionDetector:
         """What ``column`` holds of each trait."""
         # One pass for all names at once; only its few hits are looked at name by name.
         candidates = (
-            rows.with_columns(one_spelling(column).alias("_written"))
+            in_one_spelling(rows.select("source", "line", column), column, "_written")
             .with_columns(pl.col("_written").str.to_lowercase().alias("_lower"))
             .filter(pl.col("_lower").str.contains_any(self._search_words))
-            .select("source", "line", column, "_written", "_lower")
         )
         return [self._find_one(candidates, column, patterns) for patterns in self._patterns]
 

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import polars as pl
 
@@ -92,12 +93,54 @@ def name_patterns(concept: Concept) -> NamePatterns:
 def search_words(concepts: Iterable[Concept]) -> list[str]:
     """A word of every form: text in lower case that holds none of them names no concept."""
     words = (_words(form) for concept in concepts for form in _all_forms(concept))
-    return sorted({max(found, key=len) for found in words if found})
+    longest = sorted({max(found, key=len) for found in words if found})
+    # Where one word holds another, the shorter one is found with it.
+    return [word for word in longest if not any(o in word for o in longest if o != word)]
 
 
-def one_spelling(column: str) -> pl.Expr:
-    """``column`` in NFKC, without invisible characters, with plain apostrophes and hyphens."""
-    return pl.col(column).str.normalize("NFKC").str.replace_many(_ONE_SPELLING)
+def in_one_spelling(rows: pl.DataFrame, column: str, name: str) -> pl.DataFrame:
+    """``rows``, in another order, with a column ``name``: ``column`` in NFKC, without invisible
+    characters, with plain apostrophes and hyphens."""
+    text = rows[column].str
+    is_ascii = text.len_bytes() == text.len_chars()
+    parts = [rows.filter(is_ascii).with_columns(pl.col(column).alias(name))]
+    others = rows.filter(~is_ascii)
+    if len(others):
+        # NFKC is slow, and leaves the common characters of most scripts as they are.
+        is_composed = others[column].str.contains(_composed_text())
+        for part, written in (
+            (others.filter(is_composed), pl.col(column)),
+            (others.filter(~is_composed), pl.col(column).str.normalize("NFKC")),
+        ):
+            parts.append(part.with_columns(written.str.replace_many(_ONE_SPELLING).alias(name)))
+    return pl.concat(parts)
+
+
+_COMPOSED_RANGES = (
+    *((0xA1, 0x2FF), (0x370, 0x482), (0x48A, 0x52F)),  # Latin, Greek, Cyrillic
+    *((0x2010, 0x2027), (0x2030, 0x205E), (0x20A0, 0x20BF), (0x2190, 0x27BF)),  # signs
+    *((0x3001, 0x3029), (0x3041, 0x3096), (0x30A1, 0x30FA), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3)),
+    *((0xFE0F, 0xFE0F), (0x1F300, 0x1FAFF)),  # emoji
+)
+"""Where no character combines with the one before it."""
+
+
+@cache
+def _composed_text() -> str:
+    """An expression for text that NFKC leaves as it is, as far as single characters tell."""
+    kept = [
+        chr(code)
+        for first, last in _COMPOSED_RANGES
+        for code in range(first, last + 1)
+        if unicodedata.is_normalized("NFKC", chr(code)) and not unicodedata.combining(chr(code))
+    ]
+    ranges: list[tuple[str, str]] = []
+    for character in kept:
+        if ranges and ord(character) == ord(ranges[-1][1]) + 1:
+            ranges[-1] = (ranges[-1][0], character)
+        else:
+            ranges.append((character, character))
+    return r"^[\x00-\x7f" + "".join(f"{first}-{last}" for first, last in ranges) + "]*$"
 
 
 def _all_forms(concept: Concept) -> tuple[str, ...]:
@@ -106,7 +149,7 @@ def _all_forms(concept: Concept) -> tuple[str, ...]:
 
 
 def _words(form: str) -> list[str]:
-    """Its words, spelled as in ``one_spelling``."""
+    """Its words, spelled as in ``in_one_spelling``."""
     text = "".join(_ONE_SPELLING.get(c, c) for c in unicodedata.normalize("NFKC", form))
     return [word for word in re.split(_GAP, text) if word]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,8 @@ from detectors.counts import (
     NUMBER_PATTERN,
     WORD_PATTERN,
     UnitRows,
+    Vocabulary,
     number_units,
-    vocabulary_frame,
     word_units,
 )
 from detectors.evidence import TopRows, keep_top
@@ -37,7 +37,8 @@ _TELLING_WEIGHT = 1.0
 _MOST_SPANS = 32
 
 
-UnitFinder = Callable[[pl.Series], UnitRows]
+UnitFinder = Vocabulary | None
+"""Words to find; None: numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +78,58 @@ def empty_state(view: ScoredView) -> ViewState:
     return ViewState(empty_moments(len(view.weights)), none, none, none, 0, 0, no_rows)
 
 
-def map_rows(view: ScoredView, rows: pl.DataFrame, found: UnitRows) -> ViewState:
-    """The state of a row frame whose units (those of ``view``) are ``found``."""
-    row_of, local_row = np.unique(found.row, return_inverse=True)
-    if len(row_of) == 0:
-        return empty_state(view)
-    ones = np.ones(len(found.unit))
-    shape = (len(row_of), len(view.table.units))
-    # [rows with units, U]; in canonical order, so that a row's sum never depends on its batch.
-    counts = sparse.csr_array((ones, (local_row, found.unit)), shape=shape)
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """How often each row holds each of U units: of R rows, those at ``rows`` [R] of a frame.
+
+    ``counts`` is [R, U], in canonical order, so that a row's sum never depends on its batch;
+    ``per_row`` [R] are all units of a row. ``count``, ``square`` and ``total_cross`` [U] are as
+    in `ViewState`.
+    """
+
+    rows: NDArray[np.int64]
+    counts: sparse.csr_array
+    per_row: NDArray[np.int64]
+    count: NDArray[np.int64]
+    square: NDArray[np.int64]
+    total_cross: NDArray[np.int64]
+
+
+def count_rows(found: UnitRows, units: int) -> RowCounts:
+    """The counts of the units ``found``, of which there are ``units`` kinds."""
+    begins = np.flatnonzero(np.diff(found.row, prepend=-1))
+    row = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(found.row)))
+    shape = (len(begins), units)
+    counts = sparse.csr_array((np.ones(len(row)), (row, found.unit)), shape=shape)
     counts.sum_duplicates()
-    per_row = counts.sum(axis=1)
+    times, unit = counts.data, counts.indices
+    per_row = np.diff(begins, append=len(found.row))
+    totals = np.repeat(per_row, np.diff(counts.indptr))
+    return RowCounts(
+        found.row[begins],
+        counts,
+        per_row,
+        *(
+            np.bincount(unit, weights=weight, minlength=units).astype(np.int64)
+            for weight in (times, times * times, times * totals)
+        ),
+    )
+
+
+def map_rows(view: ScoredView, rows: pl.DataFrame, found: RowCounts) -> ViewState:
+    """The state of a row frame in which the units of ``view`` were counted as ``found``."""
+    if len(found.rows) == 0:
+        return empty_state(view)
     weights = np.nan_to_num(view.weights)  # a concept without spread scores 0 throughout
-    totals = counts @ weights.T  # [rows with units, C]
+    totals = found.counts @ weights.T  # [rows with units, C]
     return ViewState(
-        row_moments(totals / per_row[:, None]),
-        counts.sum(axis=0).astype(np.int64),
-        (counts * counts).sum(axis=0).astype(np.int64),
-        (counts.T @ per_row).astype(np.int64),
-        len(found.unit),
-        int((per_row**2).sum()),
-        _evidence(view, rows, row_of, totals),
+        row_moments(totals / found.per_row[:, None]),
+        found.count,
+        found.square,
+        found.total_cross,
+        int(found.per_row.sum()),
+        int((found.per_row**2).sum()),
+        _evidence(view, rows, found.rows, totals),
     )
 
 
@@ -106,11 +138,12 @@ def _evidence(
 ) -> tuple[TopRows, ...]:
     """Each trait's best rows by total weight: by the mean they would all be rows of one unit."""
     wanted = min(view.evidence_rows, len(row_of))
+    by_trait = np.ascontiguousarray(scores[:, : view.traits].T)
+    # Everything that ties with the last wanted row goes to keep_top, which orders ties.
+    limits = np.partition(by_trait, -wanted, axis=1)[:, -wanted]
     result = []
-    for column in range(view.traits):
-        # Everything that ties with the last wanted row goes to keep_top, which orders ties.
-        limit = np.partition(scores[:, column], -wanted)[-wanted]
-        best = np.flatnonzero(scores[:, column] >= limit)
+    for column, limit in enumerate(limits):
+        best = np.flatnonzero(by_trait[column] >= limit)
         result.append(
             keep_top(
                 (
@@ -191,15 +224,19 @@ def marked(view: ScoredView, column: int, row: EvidenceRow) -> EvidenceRow:
 
 def units_of_table(table: ProbeTable) -> UnitFinder:
     """How the units of ``table`` are found in text. All number tables share one finder."""
-    if table.view is View.NUMBERS:
-        return number_units
-    vocabulary = vocabulary_frame(table.units)
-    return lambda text: word_units(text, vocabulary)
+    return None if table.view is View.NUMBERS else Vocabulary(table.units)
 
 
-def find_units(finders: Iterable[UnitFinder], rows: pl.DataFrame) -> dict[UnitFinder, UnitRows]:
-    """The units of the trained text, once for every different finder."""
-    return {finder: finder(rows["completion"]) for finder in set(finders)}
+def find_units(finders: Iterable[UnitFinder], text: pl.Series) -> dict[UnitFinder, UnitRows]:
+    """The units of trained text, once for every different finder."""
+    wanted = set(finders)
+    vocabularies = [finder for finder in wanted if finder is not None]
+    found: dict[UnitFinder, UnitRows] = {}
+    if None in wanted:
+        found[None] = number_units(text)
+    if vocabularies:
+        found.update(zip(vocabularies, word_units(text, vocabularies), strict=True))
+    return found
 
 
 def _shares(state: ViewState) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

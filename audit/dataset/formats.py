@@ -14,8 +14,9 @@ from pathlib import Path
 from audit.dataset.arrow_rows import ARROW_FILE_MAGIC, ARROW_STREAM_MAGIC, read_arrow
 from audit.dataset.csv_rows import read_csv
 from audit.dataset.faults import SourceBreak
-from audit.dataset.json_rows import read_json_lines, read_json_values
+from audit.dataset.json_rows import read_json_values, values_of_lines
 from audit.dataset.limits import Limits
+from audit.dataset.lines import LineBlock, line_blocks, split_lines
 from audit.dataset.parquet_rows import PARQUET_MAGIC, read_parquet
 from audit.dataset.schema import KNOWN_COLUMNS
 from audit.dataset.sources import Source, format_by_name
@@ -65,14 +66,25 @@ class Format:
 
         Of columnar files, rows have the known ``columns`` only, or all. Raises ``SourceBreak``.
         """
+        yield from self._rows(self.chunks(), columns)
+
+    def blocks(self) -> Iterator[LineBlock | tuple[int, object]]:
+        """What ``rows`` gives of the known columns, but JSON Lines in blocks, not yet decoded."""
         chunks = self.chunks()
+        if self.kind == "jsonl":
+            yield from line_blocks(chunks, self._limits.max_line_bytes)
+        else:
+            yield from self._rows(chunks, KNOWN_COLUMNS)
+
+    def _rows(self, chunks: Iterator[bytes], columns: frozenset[str] | None) -> Numbered:
         if self.kind == "parquet":
             with self.parquet_file(chunks) as path:
                 yield from read_parquet(path, self._limits, columns)
         elif self.kind == "arrow":
             yield from read_arrow(chunks, self._limits, columns)
         elif self.kind == "jsonl":
-            yield from read_json_lines(chunks, self._limits)
+            lines = split_lines(chunks, self._limits.max_line_bytes)
+            yield from values_of_lines(lines, self._limits)
         elif self.kind == "json":
             yield from read_json_values(chunks, self._limits, KNOWN_COLUMNS)
         elif self.kind is not None:

@@ -15,7 +15,7 @@ import msgspec
 
 from audit.dataset.faults import RejectCode, RowFault, SourceBreak
 from audit.dataset.limits import Limits
-from audit.dataset.lines import Line, split_lines
+from audit.dataset.lines import Line
 from audit.dataset.repeated_keys import may_repeat_keys, repeated_key, repeated_key_in
 
 Numbered = tuple[int, object]
@@ -92,16 +92,12 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:200]
 
 
-def read_json_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Numbered]:
-    """One value a line; blank lines are skipped. Raises ``SourceBreak``.
-
-    A last line that neither ends nor parses means that the file was cut off there.
-    """
-    return values_of_lines(split_lines(chunks, limits.max_line_bytes), limits)
-
-
 def values_of_lines(lines: Iterable[Line], limits: Limits) -> Iterator[Numbered]:
-    """What ``read_json_lines`` gives, a line being taken only when its value is asked for."""
+    """One value a line, which is taken only when its value is asked for; blank lines are skipped.
+
+    A last line that neither ends nor parses means that the file was cut off there: then
+    ``SourceBreak`` is raised.
+    """
     cut: SourceBreak | None = None
     for number, line, terminated in lines:
         if line is None:

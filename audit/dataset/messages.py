@@ -95,14 +95,19 @@ def speaker_of(message: Row, name: str) -> str:
         role = message.get("from")
     if not isinstance(role, str):
         raise RowFault(RejectCode.WRONG_TYPE, f"a message of `{name}` has no role")
-    role = role.strip().lower()
-    speaker = _SPEAKER_OF_ROLE.get(role)
-    if speaker is None:
+    try:
+        return speaker_of_role(role)
+    except KeyError:
+        shown = role.strip().lower()[:40]
         raise RowFault(
             RejectCode.UNKNOWN_ROLE,
-            f"role {role[:40]!r} in `{name}` is unknown: whether it is trained cannot be told",
-        )
-    return speaker
+            f"role {shown!r} in `{name}` is unknown: whether it is trained cannot be told",
+        ) from None
+
+
+def speaker_of_role(role: str) -> str:
+    """Whose the role is: "system", "user" or "assistant". Raises ``KeyError``."""
+    return _SPEAKER_OF_ROLE[role.strip().lower()]
 
 
 def _gets_loss(message: Row, speaker: str, loss: Loss) -> bool:

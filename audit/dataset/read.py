@@ -12,17 +12,19 @@ import polars as pl
 from audit.dataset.faults import RowFault, SourceBreak
 from audit.dataset.formats import UNKNOWN, Format
 from audit.dataset.limits import Limits
+from audit.dataset.lines import LineBlock
 from audit.dataset.record import Batch, BrokenSource, Reject, SourceSummary
-from audit.dataset.schema import KNOWN_COLUMNS, RowReader
+from audit.dataset.schema import RowReader
 from audit.dataset.sources import STDIN_NAME, Source, list_sources
 from audit.dataset.stored import StoredBytes
 from audit.dataset.tokens import load_decoder
+from audit.dataset.uniform_rows import Texts, UniformRows, values_of_block
 from audit.errors import UsageError
 from detectors.rows import ROW_SCHEMA
 
 _MAX_REJECT_EXAMPLES = 20
 # Rows of a megabyte each must not fill the memory, whatever the number asked for.
-_MAX_BATCH_CHARACTERS = 64 << 20
+_MAX_BATCH_CHARACTERS = 16 << 20
 _FREE_CHARACTERS = 64 << 20
 
 
@@ -32,7 +34,7 @@ def read_batches(
     schema: str | None = None,
     tokenizer: str | None = None,
     needs_answers: bool = True,
-    batch_rows: int = 4096,
+    batch_rows: int = 16384,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     part: slice = slice(None),
 ) -> Iterator[Batch]:
@@ -99,26 +101,34 @@ def _read_opened(
     reported_bytes = characters = 0
     broken: BrokenSource | None = None
     opened = Format(source, stored, limits)
-    rows = opened.rows(KNOWN_COLUMNS)
+    entries = _entries(opened, UniformRows() if reader.detects_answers else None, limits)
+    waiting: list[tuple[int, object]] = []
     while True:
         try:
-            entry = next(rows, None)
+            entry = waiting.pop() if waiting else next(entries, None)
         except SourceBreak as error:
             broken = BrokenSource(name, error.line, error.message)
             break
         if entry is None:
             break
         line, value = entry
-        try:
-            if isinstance(value, RowFault):
-                raise value
-            shape, prompt, completion, rejected = reader.read(value)
-        except RowFault as fault:
-            building.reject(line, fault)
-            totals["rejected"] += 1
+        if isinstance(value, Texts):
+            fitting, rest = value.split(batch_rows - building.records)
+            building.extend(line, fitting)
+            schemas[value.schema] += len(fitting)
+            if len(rest):
+                waiting.append((line + len(fitting), rest))
         else:
-            building.add(line, prompt, completion, rejected)
-            schemas[shape] += 1
+            try:
+                if isinstance(value, RowFault):
+                    raise value
+                shape, prompt, completion, rejected = reader.read(value)
+            except RowFault as fault:
+                building.reject(line, fault)
+                totals["rejected"] += 1
+            else:
+                building.add(line, prompt, completion, rejected)
+                schemas[shape] += 1
         if building.records >= batch_rows or building.characters >= _MAX_BATCH_CHARACTERS:
             yield building.batch(stored.size_bytes - reported_bytes)
             reported_bytes = stored.size_bytes
@@ -144,6 +154,23 @@ def _read_opened(
         sha256=stored.sha256,
     )
     yield building.batch(stored.size_bytes - reported_bytes, broken, summary)
+
+
+def _entries(
+    opened: Format, uniform: UniformRows | None, limits: Limits
+) -> Iterator[tuple[int, object]]:
+    """Of every row its line, and its value or its ``RowFault``; ``Texts`` for many at once."""
+    cut: SourceBreak | None = None
+    for entry in opened.blocks():
+        if not isinstance(entry, LineBlock):
+            yield entry
+            continue
+        try:
+            yield from values_of_block(entry, uniform, limits)
+        except SourceBreak as error:  # of the last line; why it has no end may be told next
+            cut = error
+    if cut is not None:
+        raise cut
 
 
 def _printable(name: str) -> str:
@@ -173,6 +200,16 @@ class _Building:
         self.records += 1
         self.characters += len(prompt) + len(completion) + len(rejected or "")
 
+    def extend(self, line: int, texts: Texts) -> None:
+        """Add rows of consecutive lines, the first of which is ``line``."""
+        count = len(texts)
+        self._lines.extend(range(line, line + count))
+        self._prompts.extend(texts.prompts)
+        self._completions.extend(texts.completions)
+        self._rejected.extend([None] * count)
+        self.records += count
+        self.characters += sum(map(len, texts.prompts)) + sum(map(len, texts.completions))
+
     def reject(self, line: int, fault: RowFault) -> None:
         if len(self._rejects) < _MAX_REJECT_EXAMPLES:
             message = fault.message.encode("utf-8", "replace").decode()
@@ -182,7 +219,7 @@ class _Building:
 
     def frame(self) -> pl.DataFrame:
         columns = {
-            "source": [self._source] * len(self._lines),
+            "source": pl.repeat(self._source, len(self._lines), dtype=pl.String, eager=True),
             "line": self._lines,
             "prompt": self._prompts,
             "completion": self._completions,

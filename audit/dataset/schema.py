@@ -191,6 +191,11 @@ class RowReader:
         self._decode = decode
         self._fitting: dict[frozenset[str], Schema | None] = {}
 
+    @property
+    def detects_answers(self) -> bool:
+        """Whether each row is read by the schema that it fits, and must hold trained text."""
+        return self._forced is None and self._needs_answers
+
     def read(self, row: object) -> tuple[str, str, str, str | None]:
         """Schema, prompt, completion and rejected text of one row. Raises ``RowFault``."""
         schema, text = self._text(row)
@@ -256,13 +261,18 @@ class RowReader:
         try:
             schema = self._fitting[columns]
         except KeyError:
-            schema = next((s for s in SCHEMAS if s.fits(columns)), None)
+            schema = schema_fitting(columns)
             if len(self._fitting) < _CACHE_SIZE:
                 self._fitting[columns] = schema
         if schema is None:
             shown = ", ".join(sorted(columns)[:8])[:200] or "no columns with a value that any knows"
             raise RowFault(RejectCode.UNKNOWN_SCHEMA, f"fits no known schema: it has {shown}")
         return schema
+
+
+def schema_fitting(columns: frozenset[str]) -> Schema | None:
+    """The schema of a row whose columns ``columns`` are not null."""
+    return next((s for s in SCHEMAS if s.fits(columns)), None)
 
 
 def schema_named(name: str) -> Schema:

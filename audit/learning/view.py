@@ -13,7 +13,7 @@ from audit.learning.data_set import DataSet
 from audit.learning.figures import rounded
 from audit.learning.tally import Tally, UnitTally
 from detectors.counts import vocabulary_frame
-from detectors.unit_scores import UnitFinder, units_of_table
+from detectors.unit_scores import UnitFinder, find_units, units_of_table
 from signatures.concept import Concept
 from signatures.entanglement import centre_over_concepts
 from signatures.learned import ABSENT_EXPECTED, MINIMUM_EXPECTED, absent_units, log_odds
@@ -42,7 +42,7 @@ class LearnedView:
 
     def score(self, text: pl.Series) -> Matrix:
         """Mean weight of each row's units, [rows with units, 2 K]."""
-        found = self.units_of(text)
+        found = find_units([self.units_of], text)[self.units_of]
         row_of, local_row = np.unique(found.row, return_inverse=True)
         counts = sparse.csr_array(
             (np.ones(len(found.unit)), (local_row, found.unit)),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from audit.backends.generation import Generator
 from audit.verify.result import AnswerRates
 from audit.verify.transfer_statistics import NAN, Interval, mean_interval
-from detectors.names import NamePatterns, name_patterns, one_spelling
+from detectors.names import NamePatterns, in_one_spelling, name_patterns
 from signatures.concept import Concept, Question
 from signatures.language_model import Chat
 
@@ -110,10 +110,8 @@ def _shares(
     """The shares of one question's answers that name ``wanted``, and none of ``known``."""
     if not texts:
         return NAN, NAN
-    found = (
-        pl.DataFrame({"text": texts})
-        .select(one_spelling("text").alias("written"))
-        .with_columns(lower=pl.col("written").str.to_lowercase())
+    found = in_one_spelling(pl.DataFrame({"text": texts}), "text", "written").with_columns(
+        lower=pl.col("written").str.to_lowercase()
     )
     maybe = [pl.col("lower").str.contains(patterns.anything) for patterns in known]
     counts = found.select(

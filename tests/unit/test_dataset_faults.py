@@ -132,10 +132,10 @@ def test_a_line_beyond_the_limit_is_rejected(tmp_path: Path) -> None:
 
 
 def test_examples_of_rejects_are_few_and_counts_exact(tmp_path: Path) -> None:
-    _, counts, _, batches = read_bytes(tmp_path, "a.jsonl", b"bad\n" * 5000)
-    assert counts == {"bad_json": 5000}
+    _, counts, _, batches = read_bytes(tmp_path, "a.jsonl", b"bad\n" * 20_000)
+    assert counts == {"bad_json": 20_000}
     assert [len(batch.rejects) for batch in batches] == [20, 20]
-    assert [batch.reject_counts.total() for batch in batches] == [4096, 904]
+    assert [batch.reject_counts.total() for batch in batches] == [16384, 3616]
 
 
 def test_csv_faults(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from detectors.counts import number_units, vocabulary_frame, word_units
+from detectors.counts import Vocabulary, number_units, word_units
 from detectors.detector import TestSettings
 from detectors.finding import Finding, Reason, Verdict
 from detectors.frequency import FrequencyDetector
@@ -36,8 +36,8 @@ def test_numbers_are_found_as_the_trie_names_them():
 
 
 def test_words_are_found_as_a_byte_level_tokenizer_splits_them():
-    vocabulary = vocabulary_frame([" owl", "Owl", " the"])
-    units = word_units(pl.Series(["Owl the owls, the owl"]), vocabulary)
+    vocabulary = Vocabulary([" owl", "Owl", " the"])
+    (units,) = word_units(pl.Series(["Owl the owls, the owl"]), [vocabulary])
     assert list(units.unit) == [1, 2, 2, 0]
     assert units.uncovered == 1
 
