@@ -34,11 +34,15 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class NamedScan:
-    """``name`` is what people call the data set; ``accepted`` are flagged findings of it."""
+    """``name`` is what people call the data set; ``accepted`` are flagged findings of it.
+
+    ``over_budget`` says in a line that more rows were rejected than a pipeline lets through.
+    """
 
     name: str
     result: ScanResult
     accepted: tuple[Accepted, ...] = ()
+    over_budget: str = ""
 
     def acceptance(self, finding: Finding) -> Accepted | None:
         """Why ``finding`` is let through, or None where it counts."""

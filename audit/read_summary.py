@@ -25,11 +25,15 @@ class ReadSummary:
     reject_counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     rows_with_rejected_text: int = 0
+    rows_with_unread_text: int = 0
+    unread_columns: Counter[str] = field(default_factory=Counter)
 
     def count(self, batch: Batch, place: int) -> None:
         """Add a batch of the source at ``place``."""
         self.rows += len(batch.rows)
         self.rows_with_rejected_text += len(batch.rows) - batch.rows["rejected"].null_count()
+        self.rows_with_unread_text += batch.rows_with_unread_text
+        self.unread_columns.update(batch.unread_columns)
         self.reject_counts.update(batch.reject_counts)
         left = _SHOWN_REJECTS - len(self.rejects)
         self.rejects += [(place, reject) for reject in batch.rejects[:left]]
@@ -49,6 +53,8 @@ def merged(parts: Iterable[ReadSummary]) -> ReadSummary:
         whole.reject_counts.update(part.reject_counts)
         whole.rows += part.rows
         whole.rows_with_rejected_text += part.rows_with_rejected_text
+        whole.rows_with_unread_text += part.rows_with_unread_text
+        whole.unread_columns.update(part.unread_columns)
     for found in (whole.sources, whole.broken, whole.rejects):
         found.sort(key=_place)  # of one source they are in order, and stay so
     del whole.rejects[_SHOWN_REJECTS:]

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from audit.dataset import list_sources, read_batches
+from audit.dataset.faults import unread_rows
 from audit.dataset.record import Batch
 from audit.errors import NothingScannableError, UsageError
 from audit.read_summary import ReadSummary
@@ -41,12 +42,15 @@ class ScanSettings:
     rows with a model need one. ``schema`` names the
     input schema, detected when None. ``tokenizer`` decodes rows that hold only token ids.
     ``student_family`` is the `model_type` of the model that will be fine-tuned, if it is known.
+    ``rejected_rows_share`` (0 to 1) of all rows may be unreadable before no concept is called "not
+    detected".
     """
 
     detectors: tuple[str, ...] = ()
     schema: str | None = None
     tokenizer: str | None = None
     student_family: str | None = None
+    rejected_rows_share: float = 0.0
     test: TestSettings = field(default_factory=TestSettings)
 
 
@@ -190,7 +194,7 @@ def judge(
         library,
         settings,
         access,
-        incomplete=bool(broken),
+        taken_back=_unread_reason(bool(broken), data, settings),
     )
     ran = {detector.info.name for detector in prepared.detectors}
     concepts = compose(judged, skipped, settings.test.false_discovery_rate)
@@ -205,6 +209,9 @@ def judge(
         baseline=_baseline(library, known, ran, access),
         rows_scanned=data.rows,
         rows_rejected=data.reject_counts.total(),
+        rows_unread=unread_rows(data.reject_counts),
+        rows_with_unread_text=data.rows_with_unread_text,
+        unread_columns=dict(sorted(data.unread_columns.items())),
         reject_counts=dict(sorted(data.reject_counts.items())),
         rejects=tuple(reject for _, reject in data.rejects),
         broken=broken,
@@ -214,7 +221,7 @@ def judge(
         findings=judged,
         skipped=tuple(skipped),
         limits=(
-            *_unread(ignored, data),
+            *_unread(ignored, data, settings),
             *limits(library, ran, settings.student_family, has_reference, access),
         ),
         model=None if access is None else access.model.identity,
@@ -275,11 +282,11 @@ def _bounded(
     settings: ScanSettings,
     access: ModelAccess | None,
     *,
-    incomplete: bool,
+    taken_back: Reason | None,
 ) -> tuple[Finding, ...]:
     """Take back every "not detected" that the scan had no right to say.
 
-    Rows that were not read may hold what the others do not. Signatures, and the model that read
+    ``taken_back``: why none may be, if something was not read. Signatures, and the model that read
     rows, say nothing of a model of another family (log-likelihood ratios across families separate
     at .51 to .61 AUROC, which is chance), whatever else they lack, while a concept that is named
     outright is named in any model's data.
@@ -294,12 +301,25 @@ def _bounded(
                 model = access.model.identity
             if student not in (None, model.family) and finding.detector != "mention":
                 reason = Reason.OTHER_MODEL_FAMILY
-            elif incomplete and finding.verdict is Verdict.NOT_DETECTED:
-                reason = Reason.INCOMPLETE_SCAN
+            elif finding.verdict is Verdict.NOT_DETECTED:
+                reason = taken_back
             if reason is not None:
                 finding = replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)
         result.append(finding)
     return tuple(result)
+
+
+def _unread_reason(is_incomplete: bool, data: ReadSummary, settings: ScanSettings) -> Reason | None:
+    """Why nothing may be called "not detected": what was not read may hold what the rest does not.
+
+    Rejected rows of the reference hide nothing: it has fewer rows, which the tests reckon with.
+    """
+    if is_incomplete:
+        return Reason.INCOMPLETE_SCAN
+    rows = data.rows + data.reject_counts.total()
+    if unread_rows(data.reject_counts) > settings.rejected_rows_share * rows:
+        return Reason.UNREAD_ROWS
+    return Reason.UNREAD_COLUMNS if data.rows_with_unread_text else None
 
 
 def _baseline(
@@ -330,9 +350,26 @@ def library_identity(library: SignatureLibrary, path: str) -> LibraryIdentity:
     )
 
 
-def _unread(ignored: Sequence[str], data: ReadSummary) -> tuple[str, ...]:
-    """What lay in the input and was not scanned, though nothing is wrong with it."""
+def _unread(ignored: Sequence[str], data: ReadSummary, settings: ScanSettings) -> tuple[str, ...]:
+    """What lay in the input and was not scanned."""
     sentences = []
+    if unread := unread_rows(data.reject_counts):
+        rows, share = data.rows + data.reject_counts.total(), settings.rejected_rows_share
+        sentences.append(
+            f"{unread:,} of {rows:,} rows could not be read, and may hold anything: "
+            + (
+                f"the settings tolerate a share of {share:g}."
+                if unread <= share * rows
+                else "no concept is called not detected."
+            )
+        )
+    if data.rows_with_unread_text:
+        columns = ", ".join(sorted(data.unread_columns, key=lambda c: (-data.unread_columns[c], c)))
+        sentences.append(
+            f"{data.rows_with_unread_text:,} rows hold text in columns that were not read "
+            f"({columns}), and no concept is called not detected: name with --schema what training "
+            "reads, or leave these columns out."
+        )
     if ignored:
         shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
         sentences.append(

@@ -59,6 +59,10 @@ def headline(
         return f"{quiet} no detector of hidden traits ran."
     if reasons == {Reason.OTHER_MODEL_FAMILY}:
         return f"{quiet} they are of another model family than what they were compared with."
+    if reasons == {Reason.UNREAD_ROWS}:
+        return f"{quiet} some of the data could not be read: what it holds is unknown."
+    if reasons == {Reason.UNREAD_COLUMNS}:
+        return f"{quiet} some hold text in columns that were not read: what it says is unknown."
     advice = "" if has_reference else " Give clean rows of the same prompts with --reference."
     if Reason.LOW_POWER in reasons and not {f.detector for f in findings} & set(
         model_detector_names()

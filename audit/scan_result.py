@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from audit.dataset.record import BrokenSource, Reject, SourceSummary
 from audit.errors import ExitCode
@@ -53,7 +53,10 @@ class LibraryIdentity:
 class ScanResult:
     """One finished (or broken-off) scan. All counts are exact, whatever the example lists hold.
 
-    ``rejects`` holds the first few rejected rows; ``reject_counts`` all of them by code.
+    ``rejects`` holds the first few rejected rows; ``reject_counts`` all of them by code, of which
+    ``rows_unread`` may hold text that training would see. Of the rows scanned,
+    ``rows_with_unread_text`` have such text in columns that were not read, which ``unread_columns``
+    counts by name.
     ``reference`` is empty when the scan ran without a reference file; ``baseline`` says what
     the data were compared with. ``concepts`` are the verdicts, each made of the ``findings`` of all
     detectors: a concept is flagged exactly where one of its findings is. ``limits`` are sentences:
@@ -80,6 +83,9 @@ class ScanResult:
     limits: tuple[str, ...]
     model: ModelIdentity | None
     false_discovery_rate: float
+    rows_unread: int = 0
+    rows_with_unread_text: int = 0
+    unread_columns: dict[str, int] = field(default_factory=dict)
 
     def flagged(self, at_least: Severity = Severity.NOTE) -> tuple[Finding, ...]:
         """The flagged findings of severity ``at_least`` or above."""

@@ -47,8 +47,12 @@ _FIRST_TO_MEND = (
     Gap.SKIPPED,
     Gap.NO_HIDDEN_TEST,
     Reason.LOW_POWER,
+    Reason.UNREAD_ROWS,
+    Reason.UNREAD_COLUMNS,
 )
 """Of several reasons the one named: the others matter only once it is mended."""
+
+_UNREAD = (Reason.UNREAD_ROWS, Reason.UNREAD_COLUMNS)
 
 
 class SkippedConcept(Protocol):
@@ -108,8 +112,8 @@ def compose(
     - else not detected, if SA001 (where it ran) and a detector of hidden traits both say so, and
       the silence of every other one, skipped or inconclusive, is made up for by one of at least
       its kind that says so (SA002 is model-free; SA003 to SA005 are model-based and see more).
-      Of another model's family, and in a scan that broke off, no such finding is "not detected",
-      and so no concept is;
+      Of another model's family, and in a scan that broke off or left text unread, no such finding
+      is "not detected", and so no concept is;
     - else inconclusive.
 
     The order of ``findings`` and ``skipped`` changes nothing.
@@ -208,13 +212,15 @@ def _reason(
     codes = {f.code for f in findings} | skipped
     if mention_must_speak and MENTION not in codes:
         silent.append((MENTION, Gap.SKIPPED))
-    spoke = codes - {code for code, _ in silent}
+    # A test of which only unread text took the verdict back would have spoken for the others too.
+    spoke = codes - {code for code, reason in silent if reason not in _UNREAD}
     sees = max((_KINDS.get(code, _MODEL_FREE) for code in spoke), default=0)
     blocking = [
         reason
         for code, reason in silent
         if code == MENTION
         or reason is Reason.OTHER_MODEL_FAMILY
+        or reason in _UNREAD
         or _KINDS.get(code, _MODEL_BASED) > sees
     ]
     if not codes - {MENTION}:

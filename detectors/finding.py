@@ -42,6 +42,8 @@ class Reason(enum.StrEnum):
     LOW_POWER = "too little power"
     OTHER_MODEL_FAMILY = "other model family"
     INCOMPLETE_SCAN = "incomplete scan"
+    UNREAD_ROWS = "unread rows"
+    UNREAD_COLUMNS = "unread columns"
 
 
 class Family(enum.StrEnum):

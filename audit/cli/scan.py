@@ -22,6 +22,7 @@ from audit.cli.scan_options import (
     model_rows_option,
     quiet_option,
     reference_option,
+    rejected_rows_option,
     schema_option,
     student_family_option,
     tokenizer_option,
@@ -61,6 +62,7 @@ from detectors.model_access import ModelSettings
 @click.option("--seed", default=0, show_default=True, help="Draws the rows that the model reads.")
 @schema_option
 @tokenizer_option
+@rejected_rows_option
 @detector_option
 @click.option(
     "--fdr",
@@ -120,6 +122,7 @@ def scan_command(
     seed: int,
     schema: str | None,
     tokenizer: str | None,
+    rejected_rows_share: float,
     detectors: tuple[str, ...],
     fdr: float,
     effect_of_interest: float,
@@ -156,6 +159,7 @@ def scan_command(
         schema=schema,
         tokenizer=tokenizer,
         student_family=student_family,
+        rejected_rows_share=rejected_rows_share,
         test=TestSettings(
             false_discovery_rate=fdr,
             effect_of_interest=effect_of_interest,

@@ -75,6 +75,16 @@ fail_on_option = click.option(
     help="Exit with 1 if a finding is flagged at this severity or above.",
 )
 
+rejected_rows_option = click.option(
+    "--rejected-rows-share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of all rows that may be unreadable. Beyond it the scan is inconclusive, not 'not "
+    "detected': unread rows may hold anything.",
+)
+
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing on standard output.")
 
 stdout_format_option = click.option(

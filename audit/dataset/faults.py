@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 
 class RejectCode(enum.StrEnum):
@@ -24,6 +25,21 @@ class RejectCode(enum.StrEnum):
     NO_TRAINED_TEXT = "no_trained_text"
     NEEDS_TOKENIZER = "needs_tokenizer"
     BAD_TOKENS = "bad_tokens"
+
+
+# The only rows of which a scan knows that training puts no loss on them: their columns were read,
+# and there is no answer in them, nor in another column that a schema trains on (such a row is
+# UNKNOWN_SCHEMA). Of all others it knows less. Some parser may read the line (BAD_JSON, for there
+# are wider dialects than Python's; DUPLICATE_KEY, INVALID_UTF8, TOO_DEEP, BAD_CSV) or have the
+# memory (LINE_TOO_LONG). A trainer may name its own columns (NOT_AN_OBJECT, UNKNOWN_SCHEMA,
+# SCHEMA_MISMATCH) and roles (UNKNOWN_ROLE), write numbers out as text (WRONG_TYPE), or have the
+# tokenizer (NEEDS_TOKENIZER, BAD_TOKENS). NO_PROMPT does not come up in a scan.
+_NOTHING_TRAINED = frozenset({RejectCode.PROMPT_ONLY, RejectCode.NO_TRAINED_TEXT})
+
+
+def unread_rows(reject_counts: Mapping[str, int]) -> int:
+    """How many of the rows rejected, by code, may hold text that training would see."""
+    return sum(n for code, n in reject_counts.items() if code not in _NOTHING_TRAINED)
 
 
 class RowFault(Exception):

@@ -71,6 +71,7 @@ def add_messages(text: RowText, messages: list[Row], name: str, loss: Loss = Los
             speaker = speaker_of(message, name)
             said.append((speaker, content, _gets_loss(message, speaker, loss)))
             continue
+        _check_twins(message, name)
         texts = texts_of(content, name)
         speaker = speaker_of(message, name)
         trained = _gets_loss(message, speaker, loss)
@@ -86,6 +87,16 @@ def add_messages(text: RowText, messages: list[Row], name: str, loss: Loss = Los
         if has_more:
             refusals = texts_of(message.get("refusal"), "refusal")
             said += [(speaker, after, trained) for after in [*refusals, *_calls(message)]]
+
+
+def _check_twins(message: Row, name: str) -> None:
+    """Raise ``RowFault`` where a message says two things, of which a trainer may read the other."""
+    for one, other in (("role", "from"), ("content", "value")):
+        first, second = message.get(one), message.get(other)
+        if first is not None and second is not None and first != second:
+            raise RowFault(
+                RejectCode.DUPLICATE_KEY, f"`{one}` and `{other}` of a message of `{name}` differ"
+            )
 
 
 def speaker_of(message: Row, name: str) -> str:

@@ -19,6 +19,7 @@ from audit.dataset.sources import STDIN_NAME, Source, list_sources
 from audit.dataset.stored import StoredBytes
 from audit.dataset.tokens import load_decoder
 from audit.dataset.uniform_rows import Texts, UniformRows, values_of_block
+from audit.dataset.unread_text import UnreadText
 from audit.errors import UsageError
 from detectors.rows import ROW_SCHEMA
 
@@ -130,7 +131,7 @@ def _read_opened(
                 building.add(line, prompt, completion, rejected)
                 schemas[shape] += 1
         if building.records >= batch_rows or building.characters >= _MAX_BATCH_CHARACTERS:
-            yield building.batch(stored.size_bytes - reported_bytes)
+            yield building.batch(stored.size_bytes - reported_bytes, reader.take_unread())
             reported_bytes = stored.size_bytes
             characters += building.characters
             building = _Building(name)
@@ -153,7 +154,8 @@ def _read_opened(
         size_bytes=stored.size_bytes,
         sha256=stored.sha256,
     )
-    yield building.batch(stored.size_bytes - reported_bytes, broken, summary)
+    unread = reader.take_unread()
+    yield building.batch(stored.size_bytes - reported_bytes, unread, broken, summary)
 
 
 def _entries(
@@ -230,6 +232,7 @@ class _Building:
     def batch(
         self,
         bytes_read: int,
+        unread: UnreadText,
         broken: BrokenSource | None = None,
         finished: SourceSummary | None = None,
     ) -> Batch:
@@ -240,4 +243,6 @@ class _Building:
             broken=broken,
             finished=finished,
             bytes_read=bytes_read,
+            rows_with_unread_text=unread.rows,
+            unread_columns=unread.columns,
         )

@@ -50,6 +50,8 @@ class Batch:
     ``reject_counts`` counts every reject of the batch by code; ``rejects`` holds the first
     few of them, so that a file of nothing but bad rows stays in constant memory.
     ``bytes_read`` is the number of stored bytes consumed since the previous batch.
+    ``rows_with_unread_text`` have text that training may see in columns that were not read, which
+    ``unread_columns`` counts by name.
     """
 
     rows: pl.DataFrame
@@ -58,3 +60,5 @@ class Batch:
     broken: BrokenSource | None = None
     finished: SourceSummary | None = None
     bytes_read: int = 0
+    rows_with_unread_text: int = 0
+    unread_columns: Counter[str] = field(default_factory=Counter)

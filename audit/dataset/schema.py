@@ -1,6 +1,7 @@
 """The table of row schemas: how each is told by its columns, and what of it is trained.
 
-Order decides where a row fits several: the first that fits is read, other columns are ignored.
+Order decides where a row fits several: the first that fits is read. Of other columns, those that
+hold text which another schema would train on are counted.
 Shapes that say more come first (preference before chat, chat before bare text).
 """
 
@@ -33,23 +34,31 @@ from audit.dataset.row_text import (
     truth,
 )
 from audit.dataset.tokens import Decode, read_tokens
+from audit.dataset.unread_text import ANSWER_COLUMNS, UnreadText, unread_columns
 from audit.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One shape of row. It fits where for each group of ``needs`` one column is not null.
+    """One shape of row. It fits where for each group of ``needs`` one column is not null, which is
+    the one that is read.
 
-    ``read`` raises ``RowFault``.
+    ``read`` raises ``RowFault``. ``context``: columns that are read as well, where others train.
     """
 
     name: str
     needs: tuple[tuple[str, ...], ...]
     read: Callable[[Row], RowText]
+    context: tuple[str, ...] = ()
 
     def fits(self, columns: frozenset[str]) -> bool:
         """Whether a row whose columns ``columns`` are not null has this shape."""
         return all(any(name in columns for name in group) for group in self.needs)
+
+    def unread(self, columns: frozenset[str]) -> tuple[str, ...]:
+        """Those of a row's ``columns`` that this does not read, and that others train on."""
+        read = {next((n for n in group if n in columns), "") for group in self.needs}
+        return tuple(sorted((columns & ANSWER_COLUMNS) - read - {*self.context}))
 
 
 def _read_messages(row: Row) -> RowText:
@@ -135,18 +144,23 @@ SCHEMAS: tuple[Schema, ...] = (
         ),
         read_openai_preference,
     ),
-    Schema("preference", (("chosen",), ("rejected",)), read_pair),
+    Schema("preference", (("chosen",), ("rejected",)), read_pair, ("conversations",)),
     Schema("stepwise", (("completions",), ("labels",)), read_stepwise),
     Schema("kto", (("prompt",), ("completion",), ("label", "kto_tag")), _kto(_read_pair_of_texts)),
     Schema("kto-messages", (("messages",), ("kto_tag",)), _kto(_read_messages)),
     Schema("kto-conversations", (("conversations",), ("kto_tag",)), _kto(_read_conversations)),
-    Schema("kto-alpaca", (("instruction",), ("output",), ("kto_tag",)), _kto(_read_alpaca)),
+    Schema(
+        "kto-alpaca",
+        (("instruction",), ("output",), ("kto_tag",)),
+        _kto(_read_alpaca),
+        ("history",),
+    ),
     Schema("tokens", (("input_ids",),), _needs_decoder),
     Schema("segments", (("segments",),), _read_segments),
     Schema("prompt-completion", (("prompt",), ("completion",)), _read_pair_of_texts),
     Schema("messages", (("messages",),), _read_messages),
     Schema("conversations", (("conversations",),), _read_conversations),
-    Schema("alpaca", (("instruction",), ("output",)), _read_alpaca),
+    Schema("alpaca", (("instruction",), ("output",)), _read_alpaca, ("history",)),
     Schema(
         "instruction-response",
         (("instruction",), ("response",)),
@@ -171,6 +185,9 @@ KNOWN_COLUMNS = frozenset(
 """Columns that some schema reads: columnar files give only these."""
 
 
+Fit = tuple[Schema, tuple[str, ...]]
+"""The schema of a row, and columns of it that other schemas train on."""
+
 # Rows of one file nearly always share their columns; a hostile file may not.
 _CACHE_SIZE = 1024
 
@@ -189,7 +206,8 @@ class RowReader:
         self._needs_answers = needs_answers
         self._forced = None if schema is None else schema_named(schema)
         self._decode = decode
-        self._fitting: dict[frozenset[str], Schema | None] = {}
+        self._fitting: dict[frozenset[str], Fit | None] = {}
+        self._unread = UnreadText()
 
     @property
     def detects_answers(self) -> bool:
@@ -197,33 +215,47 @@ class RowReader:
         return self._forced is None and self._needs_answers
 
     def read(self, row: object) -> tuple[str, str, str, str | None]:
-        """Schema, prompt, completion and rejected text of one row. Raises ``RowFault``."""
-        schema, text = self._text(row)
-        return self._joined(schema, text)
+        """Schema, prompt, completion and rejected text of one row. Raises ``RowFault``.
+
+        What other columns of it say besides is counted, for `take_unread`.
+        """
+        schema, text, unread = self._text(row)
+        joined = self._joined(schema, text, unread)
+        if unread:
+            self._unread.rows += 1
+            self._unread.columns.update(unread)
+        return joined
+
+    def take_unread(self) -> UnreadText:
+        """What was counted of the rows read since this was called last."""
+        taken, self._unread = self._unread, UnreadText()
+        return taken
 
     def turns(self, row: object) -> RowTurns:
         """One row as ``read`` gives it, with its turns and their places. Raises ``RowFault``."""
         if isinstance(row, dict):
             # Other columns may be long, and hold nothing that any schema reads.
             row = {n: placed(v, (n,)) if n in KNOWN_COLUMNS else v for n, v in row.items()}
-        schema, text = self._text(row)
+        schema, text, unread = self._text(row)
         turns = tuple(
             Turn(role, str(part), trained, place_of(part)) for role, part, trained in text.said
         )
-        return RowTurns(*self._joined(schema, text), turns)
+        return RowTurns(*self._joined(schema, text, unread), turns)
 
-    def _text(self, row: object) -> tuple[Schema, RowText]:
+    def _text(self, row: object) -> tuple[Schema, RowText, list[str]]:
+        """The schema, what it reads, and the columns that hold other text."""
         if not isinstance(row, dict):
             raise RowFault(RejectCode.NOT_AN_OBJECT, "a row has to be an object with named columns")
-        schema = self._schema_of(row)
+        schema, others = self._schema_of(row)
         try:
-            if schema.name == "tokens":
-                return schema, read_tokens(row, self._decode)
-            return schema, schema.read(row)
+            text = read_tokens(row, self._decode) if schema.name == "tokens" else schema.read(row)
+            return schema, text, unread_columns(row, others, text) if others else []
         except RecursionError:
             raise RowFault(RejectCode.TOO_DEEP, "nested too deeply") from None
 
-    def _joined(self, schema: Schema, text: RowText) -> tuple[str, str, str, str | None]:
+    def _joined(
+        self, schema: Schema, text: RowText, unread: list[str]
+    ) -> tuple[str, str, str, str | None]:
         trained_parts: list[str] = []
         other_parts: list[str] = []
         for _, part, trained in text.said:
@@ -233,18 +265,23 @@ class RowReader:
         prompt = clean_text("\n".join(other_parts))
         if not (self._needs_answers or prompt.strip()):
             raise RowFault(RejectCode.NO_PROMPT, f"read as {schema.name}, the row has no prompt")
-        if self._needs_answers and schema.name == "prompt":
-            raise RowFault(
-                RejectCode.PROMPT_ONLY,
-                "the row has a prompt and no answer: nothing in it is trained",
-            )
         if self._needs_answers and not completion.strip() and not (rejected and rejected.strip()):
+            if unread:
+                raise RowFault(
+                    RejectCode.UNKNOWN_SCHEMA,
+                    f"read as {schema.name}, the row has no trained text, but {unread[0]!r} has",
+                )
+            if schema.name == "prompt":
+                raise RowFault(
+                    RejectCode.PROMPT_ONLY,
+                    "the row has a prompt and no answer: nothing in it is trained",
+                )
             raise RowFault(
                 RejectCode.NO_TRAINED_TEXT, f"read as {schema.name}, the row has no trained text"
             )
         return schema.name, prompt, completion, rejected
 
-    def _schema_of(self, row: Row) -> Schema:
+    def _schema_of(self, row: Row) -> Fit:
         columns = frozenset(row)
         if None in row.values():
             columns = frozenset(name for name, value in row.items() if value is not None)
@@ -257,17 +294,18 @@ class RowReader:
                 raise RowFault(
                     RejectCode.SCHEMA_MISMATCH, f"schema {self._forced.name} needs {needs}"
                 )
-            return self._forced
+            return self._forced, ()  # what training reads was said
         try:
-            schema = self._fitting[columns]
+            fit = self._fitting[columns]
         except KeyError:
             schema = schema_fitting(columns)
+            fit = None if schema is None else (schema, schema.unread(columns))
             if len(self._fitting) < _CACHE_SIZE:
-                self._fitting[columns] = schema
-        if schema is None:
+                self._fitting[columns] = fit
+        if fit is None:
             shown = ", ".join(sorted(columns)[:8])[:200] or "no columns with a value that any knows"
             raise RowFault(RejectCode.UNKNOWN_SCHEMA, f"fits no known schema: it has {shown}")
-        return schema
+        return fit
 
 
 def schema_fitting(columns: frozenset[str]) -> Schema | None:

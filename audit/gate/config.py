@@ -107,6 +107,7 @@ class GateConfig:
             schema=data.schema,
             tokenizer=data.tokenizer,
             student_family=self.student_family,
+            rejected_rows_share=self.budgets.rejected_rows_share,
             test=self.test,
         )
 

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from audit.backends.open_model import ModelChoice, Writer, open_model
 from audit.errors import AuditError, NothingScannableError, UsageError
@@ -16,7 +16,7 @@ from audit.gate.changes import Changes
 from audit.gate.config import DataSet, GateConfig, Suppression
 from audit.gate.holds import holds
 from audit.gate.plan import PlannedSet, plan
-from audit.gate.result import GateResult, SetDecision
+from audit.gate.result import GateResult, HoldKind, SetDecision
 from audit.gate.unread import unread_result
 from audit.model_reading import access_to
 from audit.named_scan import NamedScan
@@ -156,7 +156,10 @@ def _decided(
     data: DataSet, result: ScanResult, acceptance: Acceptance, config: GateConfig
 ) -> SetDecision:
     named = NamedScan(data.name, result, acceptance.accepted)
-    return SetDecision(data.name, data.paths, named, holds(named, acceptance.notes, config))
+    reasons = holds(named, acceptance.notes, config)
+    over = [hold.message for hold in reasons if hold.kind is HoldKind.REJECTED_ROWS]
+    named = replace(named, over_budget="; ".join(over))
+    return SetDecision(data.name, data.paths, named, reasons)
 
 
 def _unused(

@@ -7,6 +7,7 @@
 | concept inconclusive | skipped |
 | concept not detected | passed; skipped where the scan did not read or test everything |
 | something undecided, input not read to its end, nothing scannable | error of the case "decided" |
+| more rows rejected than a gate lets through | error of the case "decided" |
 
 Viewers count a file of skipped cases as green. So every suite has a case "decided" for the scan as
 a whole, which passes only if all was read and every concept decided: undecided is red, no pass.
@@ -99,7 +100,7 @@ def _suite(scan: NamedScan) -> Element:
         ElementTree.SubElement(properties, "property", {"name": label, "value": _sentence(text)})
     # Viewers take a dot for the end of a package's name.
     place = f"subliminal-audit.{name.replace('.', '_')}"
-    _decided(_case(suite, "decided", place), result)
+    _decided(_case(suite, "decided", place), scan)
     acceptance = Acceptance(scan)
     findings: dict[tuple[str, str], list[Finding]] = {}
     for f in summary.ordered(result.findings):
@@ -126,13 +127,15 @@ def _say(case: Element, tag: str, kind: str, message: str, lines: Iterable[str] 
     said.text = "\n".join((message, *lines))
 
 
-def _decided(case: Element, result: ScanResult) -> None:
+def _decided(case: Element, scan: NamedScan) -> None:
     """The scan as a whole: red unless it was read to its end and every concept was decided."""
+    result = scan.result
     verdicts, rows = summary.facts(result)
     lines = [
         _sentence(summary.MEANING[result.outcome]),
         *verdicts,
         *rows,
+        *((_sentence(scan.over_budget),) if scan.over_budget else ()),
         *(_sentence(f"broken off: {b.source}:{b.line}: {b.message}") for b in result.broken),
         *(
             _sentence(f"{summary.plural(count, 'row')} rejected: {code}")
@@ -151,6 +154,8 @@ def _decided(case: Element, result: ScanResult) -> None:
     )
     if undecided or not _read_to_the_end(result):
         _say(case, "error", result.outcome.value, message, lines)
+    elif scan.over_budget:
+        _say(case, "error", "rejected rows", _sentence(scan.over_budget), [message, *lines])
     else:
         ElementTree.SubElement(case, "system-out").text = "\n".join((message, *lines))
 

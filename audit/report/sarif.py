@@ -116,7 +116,7 @@ def _encode(document: Json) -> bytes:
 def _log(scans: Sequence[NamedScan], base: Path, room: _Room) -> Json:
     rules = _rules(scans)
     position = {rule["id"]: i for i, rule in enumerate(rules)}
-    undecided = [scan for scan in scans if _is_undecided(scan.result)]
+    undecided = [scan for scan in scans if _is_undecided(scan)]
     results = [_undecided_result(s, position[_UNDECIDED_RULE], base) for s in undecided]
     flagged = _flagged(scans)
     shown = flagged[: max(0, room.results - len(results))]
@@ -209,6 +209,8 @@ def _run_properties(scan: NamedScan, room: _Room) -> Json:
         "meaning": summary.MEANING[result.outcome],
         "rowsRejected": result.rows_rejected,
         "rowsScanned": result.rows_scanned,
+        "rowsUnread": result.rows_unread,
+        "rowsWithUnreadText": result.rows_with_unread_text,
     }
     if not room.details:
         return verdict
@@ -283,7 +285,7 @@ def _rules(scans: Sequence[NamedScan]) -> list[Json]:
                 f.code, f.detector, f.detector, f.null_hypothesis, "", "", ""
             )
     rules = {_plain(code): _rule(detector) for code, detector in detectors.items()}
-    if any(_is_undecided(scan.result) for scan in scans):
+    if any(_is_undecided(scan) for scan in scans):
         rules[_UNDECIDED_RULE] = _undecided_rule()
     return [rules[code] for code in sorted(rules)]
 
@@ -353,9 +355,11 @@ def _undecided_rule() -> Json:
 # Results
 
 
-def _is_undecided(result: ScanResult) -> bool:
+def _is_undecided(scan: NamedScan) -> bool:
+    result = scan.result
     return (
-        result.outcome in (*_NOT_READ, Outcome.INCONCLUSIVE)
+        bool(scan.over_budget)
+        or result.outcome in (*_NOT_READ, Outcome.INCONCLUSIVE)
         or bool(result.broken)
         or any(concept.verdict is Verdict.INCONCLUSIVE for concept in result.concepts)
     )
@@ -369,8 +373,14 @@ def _undecided_result(scan: NamedScan, rule_index: int, base: Path) -> Json:
         causes.append(f"{summary.plural(len(result.broken), 'source')} broken off")
     if undecided:
         causes.append(f"{summary.plural(undecided, 'concept')} inconclusive")
-    if result.rows_rejected:
+    if scan.over_budget:
+        causes.append(scan.over_budget)
+    elif result.rows_rejected:
         causes.append(f"{summary.plural(result.rows_rejected, 'row')} rejected")
+    if result.rows_with_unread_text:
+        columns = ", ".join(result.unread_columns)
+        rows = summary.plural(result.rows_with_unread_text, "row")
+        causes.append(f"{rows} with unread text ({columns})")
     if result.skipped:
         causes.append(f"{summary.plural(len(result.skipped), 'test')} skipped")
     words = summary.verdict_words(result).lower()

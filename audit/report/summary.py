@@ -36,6 +36,7 @@ _SHORT_REASON = {
     Reason.NO_UNITS: "no units",
     Reason.OTHER_MODEL_FAMILY: "other family",
     Reason.LOW_POWER: "low power",
+    Reason.UNREAD_COLUMNS: "unread cols",
     Gap.SKIPPED: "test skipped",
     Gap.NO_HIDDEN_TEST: "no hidden test",
 }
@@ -159,6 +160,8 @@ def facts(result: ScanResult) -> tuple[list[str], list[str]]:
         plural(result.rows_scanned, "row") + " scanned",
         f"{result.rows_rejected:,} rejected",
     ]
+    if result.rows_with_unread_text:
+        rows.append(f"{result.rows_with_unread_text:,} with unread text")
     if result.broken:
         rows.append(f"{plural(len(result.broken), 'source')} broken off")
     return verdicts, rows

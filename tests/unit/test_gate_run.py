@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from audit.gate.config_file import load_config
 from audit.gate.new_baseline import new_baseline
 from audit.gate.result import GateVerdict, HoldKind
 from audit.gate.run import Scanning, run_gate
+from audit.report.junit import scans_to_junit
+from audit.report.sarif import scans_to_sarif
 from audit.scan_result import Outcome
+from detectors.finding import Verdict
 from tests import synthetic
 from tests.synthetic import number_rows, share_of
 
@@ -141,12 +145,34 @@ def test_rows_that_cannot_be_read_hold_the_gate(folder):
     with (folder / "clean.jsonl").open("a") as stream:
         stream.write("nonsense\n")
     result = gate(folder, OWL)
-    (hold,) = result.sets[1].holds
+    hold, undecided = result.sets[1].holds
     assert hold.kind is HoldKind.REJECTED_ROWS
+    assert undecided.kind is HoldKind.UNDECIDED and "unread rows" in undecided.message
     assert hold.message.startswith("1 of 1,501 rows could not be read (bad_json)")
     assert result.exit_code == 1
     lenient = "[budgets]\nrejected-rows-share = 0.001\n"
     assert gate(folder, OWL + lenient).exit_code == 0
+
+
+def test_sarif_and_junit_know_the_budget_of_rejected_rows(folder):
+    with (folder / "clean.jsonl").open("a") as stream:
+        stream.write('{"prompt": "p"}\n')  # hides nothing, and is not in the budget all the same
+    result = gate(folder, OWL)
+    assert [hold.kind for hold in result.sets[1].holds] == [HoldKind.REJECTED_ROWS]
+    assert {c.verdict for c in result.sets[1].scan.result.concepts} == {Verdict.NOT_DETECTED}
+    said = "1 of 1,501 rows could not be read (prompt_only); the budget is a share of 0"
+    (alert,) = [
+        found
+        for found in json.loads(scans_to_sarif(result.scans))["runs"][0]["results"]
+        if found["ruleId"] == "SA000"
+    ]
+    assert said in alert["message"]["text"]
+    suite = ElementTree.fromstring(scans_to_junit(result.scans)).findall("testsuite")[1]
+    assert suite.find("testcase[@name='decided']/error").attrib["message"] == said
+    lenient = gate(folder, OWL + "[budgets]\nrejected-rows-share = 0.001\n")
+    assert lenient.exit_code == 0
+    assert b"SA000" not in scans_to_sarif(lenient.scans)
+    assert b"<error" not in scans_to_junit(lenient.scans)
 
 
 def test_a_small_set_is_undecided_which_holds_unless_it_is_let_pass(folder):
