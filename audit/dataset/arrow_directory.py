@@ -51,6 +51,11 @@ def check_directory(tail: bytes, schema: bytes, found: FoundMessages) -> None:
         raise SourceBreak("is corrupt Arrow: its directory names other columns than its schema")
 
 
+def has_dictionaries(schema: bytes) -> bool:
+    """Whether any column of a schema message, whose metadata ``schema`` is, has a dictionary."""
+    return any(is_dictionary for *_, is_dictionary in _columns(Table.root(schema).table(2)))
+
+
 def _columns(schema: Table) -> list[tuple[int, bytes, int, bool]]:
     """Depth, name, type and whether it is a dictionary, of every field; parents come first."""
     found = []

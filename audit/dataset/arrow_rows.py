@@ -10,12 +10,15 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import polars as pl
 
-from audit.dataset.arrow_directory import FoundMessages, check_directory
+from audit.dataset.arrow_directory import FoundMessages, check_directory, has_dictionaries
+from audit.dataset.arrow_late import LateBatches
 from audit.dataset.columnar import READ_ERRORS, Numbered, first_line, numbered, readable_columns
 from audit.dataset.faults import SourceBreak
 from audit.dataset.flatbuffer import Table
@@ -76,51 +79,48 @@ def arrow_batches(chunks: Iterator[bytes], limits: Limits) -> Iterator[ArrowBatc
     """
     queue = _ByteQueue(chunks)
     done_rows = 0
-    has_batches = False
-    schema = b""
-    dictionaries: dict[int, list[bytes]] = {}
-    found = FoundMessages()
+    broken: Exception | None = None
     try:
-        is_file = queue.peek(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC
-        if is_file:
-            queue.take(8)  # a file is a stream between this magic and a directory
-            schema = _bare_schema(queue)
-        while True:
-            start = queue.position
-            if (message := _next_message(queue)) is None:
-                break
-            kind, metadata, body_bytes, raw = message
-            if kind == SCHEMA:
-                if schema:
-                    raise SourceBreak("is corrupt Arrow: it has two schemas")
-                schema = raw
-            elif kind == _DICTIONARY_BATCH:
-                found.dictionaries.append((start, body_bytes))
-                header = Table.root(metadata).table(2)
-                _check_batch(header.table(1), raw, body_bytes, limits)
-                kept = dictionaries.setdefault(header.integer(0, "<q"), [])
-                if not header.integer(2, "<?"):  # not a delta: it replaces
-                    kept.clear()
-                kept.append(raw)
-            elif kind == _RECORD_BATCH:
-                found.batches.append((start, body_bytes))
-                _check_batch(Table.root(metadata).table(2), raw, body_bytes, limits)
-                parts = [schema, *(m for kept in dictionaries.values() for m in kept), raw]
-                frame = pl.read_ipc_stream(io.BytesIO(b"".join([*parts, END_OF_STREAM])))
-                yield ArrowBatch(frame, _compression(metadata), schema)
-                done_rows += frame.height
-                has_batches = True
-        if not schema:
-            raise SourceBreak("is not readable Arrow: it has no schema")
-        tail = queue.take_up_to(_MAX_METADATA_BYTES)
-        if is_file:
-            prefix_bytes = 8 if schema.startswith(ARROW_STREAM_MAGIC) else 4
-            check_directory(tail, schema[prefix_bytes:], found)
-        elif tail.strip(b"\0"):
-            raise SourceBreak("is corrupt Arrow: something follows the end of the stream")
-        if not has_batches:
-            frame = pl.read_ipc_stream(io.BytesIO(schema + END_OF_STREAM))
-            yield ArrowBatch(frame, "uncompressed", schema)
+        with closing(LateBatches()) as late:
+            is_file = queue.peek(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC
+            known = _Known(is_file)
+            if is_file:
+                queue.take(8)  # a file is a stream between this magic and a directory
+                known.schema = _bare_schema(queue)
+            while True:
+                start = queue.position
+                try:
+                    if (message := _next_message(queue)) is None:
+                        break
+                    known.add(message, start, limits)
+                except (SourceBreak, struct.error, IndexError) as error:
+                    broken = error  # told after the batches before it
+                    break
+                kind, metadata, _, raw = message
+                if kind != _RECORD_BATCH:
+                    continue
+                if known.must_wait:
+                    late.add(metadata, raw)
+                    continue
+                batch = known.batch(metadata, raw)
+                yield batch
+                done_rows += batch.frame.height
+            for metadata, raw in late.take():
+                batch = known.batch(metadata, raw)
+                yield batch
+                done_rows += batch.frame.height
+            if broken is not None:
+                raise broken
+            if not known.schema:
+                raise SourceBreak("is not readable Arrow: it has no schema")
+            tail = queue.take_up_to(_MAX_METADATA_BYTES)
+            if is_file:
+                check_directory(tail, _metadata_of(known.schema), known.found)
+            elif tail.strip(b"\0"):
+                raise SourceBreak("is corrupt Arrow: something follows the end of the stream")
+            if not known.found.batches:
+                frame = pl.read_ipc_stream(io.BytesIO(known.schema + END_OF_STREAM))
+                yield ArrowBatch(frame, "uncompressed", known.schema)
     except SourceBreak as error:
         raise SourceBreak(error.message, done_rows + 1) from error
     except (struct.error, IndexError) as error:
@@ -129,6 +129,48 @@ def arrow_batches(chunks: Iterator[bytes], limits: Limits) -> Iterator[ArrowBatc
         ) from error
     except READ_ERRORS as error:
         raise SourceBreak(f"is corrupt Arrow: {first_line(error)}", done_rows + 1) from error
+
+
+class _Known:
+    """What was read of a file or stream, beside its rows: the schema, the dictionaries, places."""
+
+    def __init__(self, is_file: bool) -> None:
+        self._is_file = is_file
+        self._dictionaries: dict[int, list[bytes]] = {}
+        self.schema = b""
+        self.found = FoundMessages()
+
+    @cached_property
+    def must_wait(self) -> bool:
+        """Whether dictionaries may come after the batches; asked once the schema is known."""
+        return self._is_file and bool(self.schema) and has_dictionaries(_metadata_of(self.schema))
+
+    def add(self, message: _Message, start: int, limits: Limits) -> None:
+        """Check a message, and keep what later ones need of it. Raises ``SourceBreak``."""
+        kind, metadata, body_bytes, raw = message
+        if kind == SCHEMA:
+            if self.schema:
+                raise SourceBreak("is corrupt Arrow: it has two schemas")
+            self.schema = raw
+        elif kind == _DICTIONARY_BATCH:
+            self.found.dictionaries.append((start, body_bytes))
+            header = Table.root(metadata).table(2)
+            _check_batch(header.table(1), raw, body_bytes, limits)
+            kept = self._dictionaries.setdefault(header.integer(0, "<q"), [])
+            if not header.integer(2, "<?"):  # not a delta: it replaces
+                if kept and self._is_file:
+                    raise SourceBreak("is corrupt Arrow: a file replaces a dictionary")
+                kept.clear()
+            kept.append(raw)
+        elif kind == _RECORD_BATCH:
+            self.found.batches.append((start, body_bytes))
+            _check_batch(Table.root(metadata).table(2), raw, body_bytes, limits)
+
+    def batch(self, metadata: bytes, raw: bytes) -> ArrowBatch:
+        """A record batch with the dictionaries read so far. Raises one of ``READ_ERRORS``."""
+        parts = [self.schema, *(m for kept in self._dictionaries.values() for m in kept), raw]
+        frame = pl.read_ipc_stream(io.BytesIO(b"".join([*parts, END_OF_STREAM])))
+        return ArrowBatch(frame, _compression(metadata), self.schema)
 
 
 _Message = tuple[int, bytes, int, bytes]
@@ -168,6 +210,10 @@ def _compression(metadata: bytes) -> ArrowCompression:
     if not batch.position(3):
         return "uncompressed"
     return "zstd" if batch.table(3).integer(0, "<b") else "lz4"
+
+
+def _metadata_of(message: bytes) -> bytes:
+    return message[8 if message.startswith(ARROW_STREAM_MAGIC) else 4 :]
 
 
 def _bare_schema(queue: _ByteQueue) -> bytes:

@@ -130,3 +130,21 @@ def test_a_name_that_is_too_long_is_one_line():
     assert done.returncode == 4
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") <= 2
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["a", "b", "c"])])
+@pytest.mark.parametrize("rows_a_batch", [2, 100])
+def test_dictionaries_may_stand_behind_the_batches_of_a_file(tmp_path, kind, rows_a_batch):
+    path = tmp_path / "a.arrow"
+    frame = pl.DataFrame({"prompt": ["p"] * 5, "completion": list("abcab")})
+    frame = frame.with_columns(pl.col("completion").cast(kind))
+    frame.write_ipc(path, record_batch_size=rows_a_batch)
+    assert read(path) == (5, {}, [])
+    (batch,) = read_batches([str(path)])
+    assert batch.rows["completion"].to_list() == list("abcab")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 300])  # in the last dictionary, or in the directory
+    _, _, broken = read(path)
+    assert len(broken) == 1
+    frame.write_ipc_stream(path)
+    assert read(path) == (5, {}, [])
