@@ -33,20 +33,42 @@ def numbered(frame: pl.DataFrame, done_rows: int, limits: Limits) -> Iterator[Nu
     A row with more text than a line may have is a ``RowFault``: many rows of a column can share
     one text, so that a small file holds more of them than fits into memory.
     """
+    number = done_rows + 1
+    for part in slices(frame, limits.max_line_bytes):
+        if is_long(part, limits):
+            yield number, long_row(limits)
+        else:
+            yield from enumerate(part.iter_rows(named=True), number)
+        number += part.height
+
+
+def slices(frame: pl.DataFrame, most_bytes: int) -> Iterator[pl.DataFrame]:
+    """``frame`` in parts of at most 4,096 rows and ``most_bytes`` of text; of one row, if need be
+    of more."""
     for start in range(0, frame.height, SLICE_ROWS):
-        yield from _unpacked(frame.slice(start, SLICE_ROWS), done_rows + start + 1, limits)
+        waiting = [frame.slice(start, SLICE_ROWS)]
+        while waiting:
+            part = waiting.pop()
+            if part.height == 1 or _row_bytes(part) <= most_bytes:
+                yield part
+            else:
+                half = part.height // 2
+                waiting += [part[half:], part[:half]]
 
 
-def _unpacked(part: pl.DataFrame, first: int, limits: Limits) -> Iterator[Numbered]:
-    if sum(map(_text_bytes, part.iter_columns())) <= limits.max_line_bytes:
-        yield from enumerate(part.iter_rows(named=True), first)
-    elif part.height > 1:
-        half = part.height // 2
-        yield from _unpacked(part[:half], first, limits)
-        yield from _unpacked(part[half:], first + half, limits)
-    else:
-        message = f"row of more than {limits.max_line_bytes:,} bytes"
-        yield first, RowFault(RejectCode.LINE_TOO_LONG, message)
+def is_long(part: pl.DataFrame, limits: Limits) -> bool:
+    """Whether ``part`` is one row with more text than a line may have."""
+    return part.height == 1 and _row_bytes(part) > limits.max_line_bytes
+
+
+def long_row(limits: Limits) -> RowFault:
+    """What stands for such a row."""
+    message = f"row of more than {limits.max_line_bytes:,} bytes"
+    return RowFault(RejectCode.LINE_TOO_LONG, message)
+
+
+def _row_bytes(part: pl.DataFrame) -> int:
+    return sum(map(_text_bytes, part.iter_columns()))
 
 
 def _text_bytes(column: pl.Series) -> int:

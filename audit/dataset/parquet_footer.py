@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 _TAIL_BYTES = 8
-_ROW_GROUPS = 4  # field of FileMetaData in the format's parquet.thrift
+_SCHEMA = 2  # fields of FileMetaData in the format's parquet.thrift
+_ROWS_IN_FILE = 3
+_ROW_GROUPS = 4
+_REPETITION = 3  # fields of SchemaElement
+_NAME = 4
+_REPEATED = 2
 _NUM_ROWS = 3  # fields of RowGroup
 _COLUMNS = 1
-_META_DATA = 3  # field of ColumnChunk
-_CODEC = 4  # field of ColumnMetaData
+_OTHER_FILE = 1  # fields of ColumnChunk
+_META_DATA = 3
+_PATH = 3  # fields of ColumnMetaData
+_CODEC = 4
+_NUM_VALUES = 5
 
 Compression = Literal["uncompressed", "snappy", "gzip", "brotli", "lz4", "zstd"]
 
@@ -40,6 +48,33 @@ def row_group_heights(path: Path) -> list[int]:
         return []
 
 
+def contradiction(path: Path) -> str | None:
+    """What in the footer contradicts itself, so that readers which go by other fields of it would
+    read other rows; goes on from the name of the file."""
+    try:
+        footer = _footer(path)
+        groups = footer[_ROW_GROUPS]
+        repeated = {e[_NAME] for e in footer[_SCHEMA] if e.get(_REPETITION) == _REPEATED}
+        rows = sum(int(group[_NUM_ROWS]) for group in groups)
+        if rows != footer[_ROWS_IN_FILE]:
+            return f"announces {footer[_ROWS_IN_FILE]:,} rows and holds {rows:,}"
+        for group in groups:
+            for column in group[_COLUMNS]:
+                if _OTHER_FILE in column:
+                    return "has columns in another file"
+                facts = column[_META_DATA]
+                if len(facts[_PATH]) > 1 or facts[_PATH][0] in repeated:
+                    continue  # lists have more values than rows
+                if facts[_NUM_VALUES] != group[_NUM_ROWS]:
+                    return (
+                        f"has a column of {facts[_NUM_VALUES]:,} values in a row group of "
+                        f"{group[_NUM_ROWS]:,} rows"
+                    )
+    except _UNREADABLE:
+        return "has a footer that makes no sense"
+    return None
+
+
 def compression_of(path: Path) -> Compression:
     """How the first column is compressed; ``zstd`` where the footer does not tell."""
     try:
@@ -52,11 +87,15 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, struct.erro
 
 
 def _row_groups(path: Path) -> Any:
+    return _footer(path)[_ROW_GROUPS]
+
+
+def _footer(path: Path) -> Any:
     with path.open("rb") as file:
         file.seek(-_TAIL_BYTES, 2)
         (footer_bytes,) = struct.unpack("<I", file.read(4))
         file.seek(-_TAIL_BYTES - footer_bytes, 2)
-        return _CompactThrift(file.read(footer_bytes)).struct()[_ROW_GROUPS]
+        return _CompactThrift(file.read(footer_bytes)).struct()
 
 
 class _CompactThrift:
@@ -81,10 +120,11 @@ class _CompactThrift:
             return self._byte()
         if kind in (4, 5, 6):
             return self._zigzag()
-        if kind in (7, 8):  # doubles and texts: not needed
+        if kind in (7, 8):  # doubles, which are not needed, and texts
             size = 8 if kind == 7 else self._varint()
+            start = self._position
             self._position += size
-            return None
+            return self._data[start : self._position]
         if kind in (9, 10):
             header = self._byte()
             size = header >> 4

@@ -20,7 +20,7 @@ from audit.dataset.json_edit import same
 from audit.dataset.limits import Limits
 from audit.dataset.output import Output, as_binary_file
 from audit.dataset.parquet_footer import compression_of, row_group_heights
-from audit.dataset.parquet_rows import parquet_frames
+from audit.dataset.parquet_reader import parquet_frames
 from audit.dataset.row_text import Row
 
 _MOST_GROUP_ROWS = 1 << 17
