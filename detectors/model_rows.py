@@ -134,15 +134,15 @@ class RowReader:
                 block.append((row, ids, prefixes))
             else:
                 arm.left_out += 1
-        tables = [
-            list(
-                self._model.restricted_log_probs(
-                    [SequenceRequest(prefixes[index], ids) for _, ids, prefixes in block],
-                    self._columns,
-                )
+        # All are asked for before the first is waited for: some models answer several at once.
+        answers = [
+            self._model.restricted_log_probs(
+                [SequenceRequest(prefixes[index], ids) for _, ids, prefixes in block],
+                self._columns,
             )
             for index in range(len(self._systems))
         ]
+        tables = [list(answer) for answer in answers]
         for index, (row, ids, _) in enumerate(block):
             places, kinds = self._places(ids), self._kinds.copy()
             # What may stand at a position is decided by the other rows: a word that this row alone

@@ -38,6 +38,11 @@ from signatures.language_model import Chat, PrefixRequest, SequenceRequest, Toke
 _DEFAULT_MODEL_LEN = 8192
 
 
+def default_model_len(encoder: ChatEncoder) -> int:
+    """The most tokens of a request and its answer, where nobody says otherwise."""
+    return min(encoder.longest or _DEFAULT_MODEL_LEN, _DEFAULT_MODEL_LEN)
+
+
 class VllmLanguageModel(ChatEncoder):
     """A causal language model run by vLLM. Build it with `load`.
 
@@ -97,7 +102,7 @@ class VllmLanguageModel(ChatEncoder):
         encoder = load_chat_encoder(folder, dtype=dtype, adapter=adapter_folder)
         adapters = LoraAdapters(adapter_rank, adapter_folder)
         if max_model_len is None:
-            max_model_len = min(encoder.longest or _DEFAULT_MODEL_LEN, _DEFAULT_MODEL_LEN)
+            max_model_len = default_model_len(encoder)
         engine = start_engine(
             folder,
             dtype=dtype,

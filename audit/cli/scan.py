@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,13 +30,15 @@ from audit.cli.scan_options import (
 )
 from audit.cli.scan_output import ScanOutput, scan_output_options
 from audit.errors import ExitCode, UsageError
-from audit.model_reading import open_access
 from audit.report.safe_text import strip_unsafe
 from audit.scan import ScanSettings, check_detectors, scan
 from audit.scan_result import ScanResult
 from detectors.detector import TestSettings
 from detectors.finding import Severity
 from detectors.model_access import ModelSettings
+
+if TYPE_CHECKING:
+    from audit.engines.engine import Engine
 
 
 @click.command("scan")
@@ -96,7 +99,28 @@ from detectors.model_access import ModelSettings
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="Processes that read data, each other sources than the rest. The report is the same.",
+    help="Processes, or tasks of Ray, that read data, each other sources than the rest. The report "
+    "is the same.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the workers run: on this machine, or with Ray, which also reads rows with one "
+    "--model a GPU.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="The Ray cluster, such as auto or HOST:6379 [default: a Ray of its own, on this machine].",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Keep finished parts here until the report is written, and go on from those of the same "
+    "scan that was killed.",
 )
 @click.option(
     "--shard",
@@ -131,6 +155,9 @@ def scan_command(
     stdout_format: str,
     outputs: tuple[Path, ...],
     workers: int,
+    engine: str,
+    ray_address: str | None,
+    resume: Path | None,
     shard: str | None,
     state: Path | None,
     quiet: bool,
@@ -146,6 +173,8 @@ def scan_command(
       audit scan train.jsonl --reference clean.jsonl --model path/to/base-model
       audit scan 'data/**/*.parquet' -r clean.parquet -o report.sarif -o report.md
       zcat train.jsonl.gz | audit scan - --format json
+      audit scan data -r clean.jsonl --workers 8 --resume scan-parts
+      audit scan data -r clean.jsonl --engine ray --ray-address auto --workers 256
       audit scan data -r clean.jsonl --shard 3/16 --state part-3.shard
 
     Exit codes: 0 nothing flagged at the severity of --fail-on, which also holds where the scan is
@@ -175,11 +204,15 @@ def scan_command(
         most_rows=model_rows, sequential=not read_all, stop_at_persona=stop_at_persona, seed=seed
     )
     named = "bundled" if library is None else str(library)
+    if ray_address is not None and engine != "ray":
+        raise UsageError("--ray-address is for --engine ray")
     if shard is not None or state is not None:
         if shard is None or state is None:
             raise UsageError("--shard and --state go together: give both or neither")
-        if workers > 1:
-            raise UsageError("a shard is read by one process: leave out --workers")
+        if workers > 1 or engine != "local" or resume is not None:
+            raise UsageError(
+                "a shard is read by one process: leave out --workers, --engine and --resume"
+            )
         if outputs or stdout_format != "terminal":
             raise UsageError("a shard has no report: audit merge makes one of all of them")
         return _scan_shard(
@@ -195,15 +228,18 @@ def scan_command(
         )
     from audit.report.progress import scan_progress
 
+    if resume is not None:
+        _refuse_within(resume, inputs)
     with (
         scan_progress(_total_bytes(inputs)) as progress,
-        open_access(model_choice, reading, progress.reading) as access,
+        _opened(engine, workers, ray_address, path) as opened,
+        opened.open_access(model_choice, reading, progress.reading) as access,
     ):
         scanning: Callable[..., ScanResult] = scan
-        if workers > 1:
-            from audit.local_engine import scan_in_processes
+        if engine != "local" or workers > 1 or resume is not None:
+            from audit.engines.engine import scan_in_shards
 
-            scanning = partial(scan_in_processes, library_folder=path, workers=workers)
+            scanning = partial(scan_in_shards, opened, keep_in=resume)
         result = scanning(
             inputs,
             signatures,
@@ -214,6 +250,11 @@ def scan_command(
             progress=progress.advance,
         )
     output.show(result)
+    # What broke off may be there the next time: the rest need not be read again.
+    if resume is not None and not result.broken:
+        from audit.kept_shards import remove_kept
+
+        remove_kept(resume)
     return int(result.exit_code(Severity(fail_on)))
 
 
@@ -226,9 +267,7 @@ def _scan_shard(
     wanted = Shard.parse(shard)
     if not state.parent.is_dir():
         raise UsageError(f"{state}: there is no folder {state.parent}")
-    folders = [Path(name).resolve() for name in inputs if os.path.isdir(name)]  # noqa: PTH112
-    if any(state.resolve().is_relative_to(folder) for folder in folders):
-        raise UsageError(f"{state}: write it outside of the data, which all shards must see alike")
+    _refuse_within(state, inputs)
     with scan_progress(None) as progress:
         part = scan_shard(inputs, wanted, progress=progress.advance, **scanning)
     write_output(state, encode_shard(part))
@@ -236,6 +275,25 @@ def _scan_shard(
         click.echo(strip_unsafe(f"{state}: {part.in_words}"))
     # What was found is judged when all are merged; that something broke off is known now.
     return int(ExitCode.FAILED if part.found.broken else ExitCode.OK)
+
+
+def _refuse_within(path: Path, inputs: Sequence[str]) -> None:
+    folders = [Path(name).resolve() for name in inputs if os.path.isdir(name)]  # noqa: PTH112
+    if any(path.resolve().is_relative_to(folder) for folder in folders):
+        raise UsageError(f"{path}: write it outside of the data, which all shards must see alike")
+
+
+@contextmanager
+def _opened(name: str, workers: int, address: str | None, library: Path) -> Iterator[Engine]:
+    if name == "ray":
+        from audit.engines.ray_engine import RayEngine
+
+        with RayEngine.open(address, workers) as engine:
+            yield engine
+    else:
+        from audit.engines.local import LocalEngine
+
+        yield LocalEngine(workers, library)
 
 
 def _total_bytes(inputs: tuple[str, ...]) -> int | None:

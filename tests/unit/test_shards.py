@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from audit.cli.library_option import BUNDLED_LIBRARY
+from audit.engines.engine import scan_in_shards
+from audit.engines.local import LocalEngine
 from audit.errors import AuditError, ExitCode, UsageError
-from audit.local_engine import scan_in_processes
 from audit.report.json_report import to_json
 from audit.report.sarif import to_sarif
 from audit.scan import ScanSettings, scan
@@ -166,12 +167,11 @@ def test_a_model_reads_the_same_rows_as_in_one_piece(folder):
 def test_processes_of_one_machine_give_the_same_bytes(folder, workers):
     bundled = load_library(BUNDLED_LIBRARY)
     whole = scan(["data"], bundled, library_path="bundled", reference=["reference.jsonl"])
-    found = scan_in_processes(
+    found = scan_in_shards(
+        LocalEngine(workers, BUNDLED_LIBRARY),
         ["data"],
         bundled,
-        BUNDLED_LIBRARY,
         library_path="bundled",
-        workers=workers,
         reference=["reference.jsonl"],
     )
     assert to_json(found) == to_json(whole)
