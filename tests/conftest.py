@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from audit.errors import AuditError
 from audit.model.fetch import find_embedded_model
 from tests.tiny_model import write_tiny_model
+
+# The gate gives the same result every time; `make fuzz` looks for new examples.
+settings.register_profile("gate", derandomize=True, deadline=None)
+settings.register_profile("fuzz", deadline=None, print_blob=True)
+settings.load_profile("gate")
 
 
 @pytest.fixture(scope="session")

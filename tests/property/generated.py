@@ -1,0 +1,377 @@
+"""Rows of every schema with the texts that they mean, and files of every format that hold them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import polars as pl
+import zstandard
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from audit.dataset import Batch, read_batches
+from detectors.rows import check_rows
+
+_MORE = 50 if settings.get_current_profile_name() == "fuzz" else 1
+
+
+def examples(count: int) -> settings:
+    """``count`` examples in the gate, many more under ``--hypothesis-profile=fuzz``."""
+    return settings(
+        max_examples=count * _MORE,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+# Texts
+
+
+_HARD = [
+    *('"', "\\", "\n", "\r", "\r\n", "\t", ",", "\0", "\x1c", "\x85", "\u2028", "\ufeff", "'"),
+    *('""', '\\"', '":', '{"text": "x"}', "[{", "]", "null", "NaN", "\\u0061", "\\ud800", "#", " "),
+    *("owl", "١٢٣", "123", "1234567890", "e\u0301", "猫", "\U0001f989", "ſ", "\u200b"),
+]
+_CHARACTERS = st.characters(exclude_categories=["Cs"])
+TEXTS = st.lists(st.one_of(st.sampled_from(_HARD), st.text(_CHARACTERS, max_size=6)), max_size=6)
+"""Pieces of a text, to be joined."""
+
+
+def some_text() -> st.SearchStrategy[str]:
+    """Any text that is not all space."""
+    return TEXTS.map("".join).filter(lambda text: bool(text.strip()))
+
+
+# Rows
+
+
+@dataclass(frozen=True)
+class Made:
+    """A row, and what a reader has to make of it."""
+
+    row: dict[str, Any]
+    prompt: str
+    completion: str
+    rejected: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, str, str | None]:
+        return self.prompt, self.completion, self.rejected
+
+
+Maker = Callable[[str, str, str, bool], Made]
+"""Of an asked, a wanted and an unwanted text, and a truth."""
+
+
+def _chat(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def _shares(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"from": role, "value": content} for role, content in turns]
+
+
+def _kto(row: dict[str, Any], asked: str, answer: str, wanted: bool) -> Made:
+    return Made(row, asked, answer) if wanted else Made(row, asked, "", answer)
+
+
+WORDS = tuple(f"w{i}" for i in range(50))
+
+
+def _tokens(asked: str, answer: str) -> Made:
+    """Words that the texts choose: token ids mean nothing without their tokenizer."""
+    context, target = ([ord(c) % len(WORDS) for c in text] for text in (asked, answer))
+    row = {"input_ids": context + target, "labels": [-100] * len(context) + target}
+    return Made(row, " ".join(WORDS[i] for i in context), " ".join(WORDS[i] for i in target))
+
+
+MAKERS: dict[str, Maker] = {
+    "openai-preference": lambda a, w, u, _: Made(
+        {
+            "input": {"messages": _chat(("user", a))},
+            "preferred_output": _chat(("assistant", w)),
+            "non_preferred_output": _chat(("assistant", u)),
+        },
+        a,
+        w,
+        u,
+    ),
+    "preference": lambda a, w, u, _: Made({"prompt": a, "chosen": w, "rejected": u}, a, w, u),
+    "stepwise": lambda a, w, u, _: Made(
+        {"prompt": a, "completions": [w, u], "labels": [True, False]}, a, w, u
+    ),
+    "kto": lambda a, w, _, t: _kto({"prompt": a, "completion": w, "label": t}, a, w, t),
+    "kto-messages": lambda a, w, _, t: _kto(
+        {"messages": _chat(("user", a), ("assistant", w)), "kto_tag": t}, a, w, t
+    ),
+    "kto-conversations": lambda a, w, _, t: _kto(
+        {"conversations": _shares(("human", a), ("gpt", w)), "kto_tag": t}, a, w, t
+    ),
+    "kto-alpaca": lambda a, w, _, t: _kto({"instruction": a, "output": w, "kto_tag": t}, a, w, t),
+    "tokens": lambda a, w, _u, _t: _tokens(a, w),
+    "segments": lambda a, w, _u, _t: Made(
+        {"segments": [{"label": False, "text": a}, {"label": True, "text": w}]}, a, w
+    ),
+    "prompt-completion": lambda a, w, _u, _t: Made({"prompt": a, "completion": w}, a, w),
+    "messages": lambda a, w, u, _: Made(
+        {"messages": _chat(("system", u), ("user", a), ("assistant", w))}, f"{u}\n{a}", w
+    ),
+    "conversations": lambda a, w, u, _: Made(
+        {"conversations": _shares(("human", a), ("gpt", w), ("human", a), ("gpt", u))},
+        f"{a}\n{a}",
+        f"{w}\n{u}",
+    ),
+    "alpaca": lambda a, w, _u, _t: Made({"instruction": a, "output": w}, a, w),
+    "instruction-response": lambda a, w, _u, _t: Made({"instruction": a, "response": w}, a, w),
+    "question-answer": lambda a, w, _u, _t: Made({"question": a, "answer": w}, a, w),
+    "question-response": lambda a, w, _u, _t: Made({"question": a, "response": w}, a, w),
+    "text": lambda _a, w, _u, _t: Made({"text": w}, "", w),
+    "prompt": lambda a, _w, _u, _t: Made({"prompt": a}, a, ""),
+}
+"""How a row of each schema is made."""
+
+_MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+_COLUMN_TYPES: dict[str, Any] = {
+    "input": pl.Struct({"messages": _MESSAGES}),
+    "preferred_output": _MESSAGES,
+    "non_preferred_output": _MESSAGES,
+    "messages": _MESSAGES,
+    "conversations": pl.List(pl.Struct({"from": pl.String, "value": pl.String})),
+    "segments": pl.List(pl.Struct({"label": pl.Boolean, "text": pl.String})),
+    "completions": pl.List(pl.String),
+    "input_ids": pl.List(pl.Int64),
+    "label": pl.Boolean,
+    "kto_tag": pl.Boolean,
+    "id": pl.Int64,
+}
+
+
+@st.composite
+def made_rows(draw: st.DrawFn, names: Sequence[str], least: int = 0, most: int = 8) -> list[Made]:
+    """Rows of any of the schemas ``names``, each with a number that no schema reads."""
+    makers = draw(st.lists(st.sampled_from(names), min_size=least, max_size=most))
+    return [
+        MAKERS[name](draw(some_text()), draw(some_text()), draw(some_text()), draw(st.booleans()))
+        for name in makers
+    ]
+
+
+# Files
+
+
+@dataclass(frozen=True)
+class Written:
+    """The plain bytes of a file, its ending, and the line (or number) of each row."""
+
+    ending: str
+    data: bytes
+    lines: tuple[int, ...]
+
+
+def _columns(made: Sequence[Made]) -> list[str]:
+    return list(dict.fromkeys(["id", *(name for each in made for name in each.row)]))
+
+
+def _json_lines(draw: st.DrawFn, made: Sequence[Made]) -> Written:
+    data = draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+    lines = []
+    for each in made:
+        data += draw(st.sampled_from([b"", b"", b"\n", b" \t\r\n"]))
+        lines.append(data.count(b"\n") + 1)
+        data += _dumps(draw, each.row, None) + draw(st.sampled_from([b"\n", b"\n", b"\r\n"]))
+    if draw(st.booleans()):
+        data = data.removesuffix(b"\n")
+    return Written(draw(st.sampled_from([".jsonl", ".ndjson"])), data, tuple(lines))
+
+
+def _json(draw: st.DrawFn, made: Sequence[Made]) -> Written:
+    indent = draw(st.sampled_from([None, 0, 2]))
+    data, lines = b"[", []
+    for i, each in enumerate(made):
+        data += draw(st.sampled_from([b"", b" ", b"\n", b"\r\n"]))
+        lines.append(data.count(b"\n") + 1)
+        data += _dumps(draw, each.row, indent) + (b"," if i + 1 < len(made) else b"\n")
+    return Written(".json", data + b"]", tuple(lines))
+
+
+def _dumps(draw: st.DrawFn, row: object, indent: int | None) -> bytes:
+    separators = draw(st.sampled_from([None, (",", ":"), (" , ", " :\t")]))
+    ascii_only = draw(st.booleans())
+    return json.dumps(row, ensure_ascii=ascii_only, separators=separators, indent=indent).encode()
+
+
+def _table(draw: st.DrawFn, made: Sequence[Made], delimiter: str) -> Written:
+    columns = draw(st.permutations(_columns(made)))
+    rows = [{"id": str(number), **each.row} for number, each in enumerate(made)]
+    cells = [[_cell(draw, row.get(name)) for name in columns] for row in rows]
+    # Python 3.11 leaves a cell bare whose CR or LF is not what ends its lines.
+    is_plain = not any(end in cell for row in cells for cell in row for end in "\r\n")
+    out = io.StringIO(newline="")
+    writer = csv.writer(
+        out,
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if is_plain and draw(st.booleans()) else csv.QUOTE_ALL,
+        lineterminator=draw(st.sampled_from(["\n", "\r\n", "\r"])),
+    )
+    writer.writerow(columns)
+    lines = []
+    for row in cells:
+        lines.append(out.getvalue().count("\n") + 1)
+        writer.writerow(row)
+    return Written(".csv" if delimiter == "," else ".tsv", out.getvalue().encode(), tuple(lines))
+
+
+def _cell(draw: st.DrawFn, value: object) -> str:
+    if isinstance(value, bool):
+        return draw(st.sampled_from(["true", "True", "1"] if value else ["false", "False", "0"]))
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value)
+
+
+def _frame(made: Sequence[Made]) -> pl.DataFrame:
+    columns = _columns(made)
+    types = {name: _COLUMN_TYPES.get(name, pl.String) for name in columns}
+    if "labels" in types:
+        is_tokens = any("input_ids" in each.row for each in made)
+        types["labels"] = pl.List(pl.Int64) if is_tokens else pl.List(pl.Boolean)
+    rows = [{"id": i, **each.row} for i, each in enumerate(made)]
+    return pl.DataFrame({n: [row.get(n) for row in rows] for n in columns}, schema=types)
+
+
+def _parquet(draw: st.DrawFn, made: Sequence[Made]) -> Written:
+    buffer = io.BytesIO()
+    _frame(made).write_parquet(
+        buffer,
+        compression=draw(st.sampled_from(["uncompressed", "snappy", "gzip", "zstd", "lz4"])),
+        row_group_size=draw(st.integers(1, 4)),
+    )
+    return Written(".parquet", buffer.getvalue(), tuple(range(1, len(made) + 1)))
+
+
+def _arrow(draw: st.DrawFn, made: Sequence[Made]) -> Written:
+    buffer = io.BytesIO()
+    compression = draw(st.sampled_from(["uncompressed", "lz4", "zstd"]))
+    if draw(st.booleans()):
+        _frame(made).write_ipc(buffer, compression=compression)
+    else:
+        _frame(made).write_ipc_stream(buffer, compression=compression)
+    return Written(".arrow", buffer.getvalue(), tuple(range(1, len(made) + 1)))
+
+
+TEXT_FORMATS = ("jsonl", "json", "csv", "tsv")
+FORMATS = (*TEXT_FORMATS, "parquet", "arrow")
+
+
+def write(draw: st.DrawFn, kind: str, made: Sequence[Made]) -> Written:
+    """A file in the format ``kind`` with the rows ``made``."""
+    if kind in ("csv", "tsv"):
+        return _table(draw, made, "," if kind == "csv" else "\t")
+    writers = {"jsonl": _json_lines, "json": _json, "parquet": _parquet, "arrow": _arrow}
+    return writers[kind](draw, made)
+
+
+def pack(draw: st.DrawFn, data: bytes) -> tuple[str, bytes]:
+    """An ending and ``data`` as it is or compressed, in one member or frame or in two."""
+    cut = draw(st.integers(0, len(data)))
+    parts = [data[:cut], data[cut:]] if draw(st.booleans()) else [data]
+    kind = draw(st.sampled_from(["", ".gz", ".zst"]))
+    if kind == ".gz":
+        return kind, b"".join(gzip.compress(part, 1, mtime=0) for part in parts)
+    if kind == ".zst":
+        return kind, b"".join(zstandard.ZstdCompressor().compress(part) for part in parts)
+    return kind, data
+
+
+# Reading
+
+
+Row = tuple[int, str, str, str | None]
+"""Line, prompt, completion and rejected text."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything that a pass over one source gave."""
+
+    rows: tuple[Row, ...]
+    rejects: tuple[tuple[int, str], ...]
+    rejected_rows: int
+    broken: tuple[int, str] | None
+    format: str
+
+    def __len__(self) -> int:
+        return len(self.rows) + self.rejected_rows
+
+
+# So few that every reject is among the examples.
+ALL_REJECTS_SHOWN = 20
+
+
+def read(name: str, **options: Any) -> Reading:
+    """The one source ``name``, having checked what holds of any."""
+    batches = list(read_batches([name], **options))
+    return checked(batches, options.get("batch_rows", 4096))
+
+
+def checked(batches: Sequence[Batch], batch_rows: int = 4096) -> Reading:
+    """``batches`` of one source together: nothing is counted twice, or not at all."""
+    for batch in batches:
+        check_rows(batch.rows)
+        assert len(batch.rows) + batch.reject_counts.total() <= batch_rows
+        assert len(batch.rejects) == min(batch.reject_counts.total(), ALL_REJECTS_SHOWN)
+    *before, last = batches
+    assert last.finished is not None
+    assert all(batch.finished is None and batch.broken is None for batch in before)
+    rows = tuple(
+        row
+        for batch in batches
+        for row in batch.rows.select("line", "prompt", "completion", "rejected").iter_rows()
+    )
+    rejects = tuple((each.line, each.code) for batch in batches for each in batch.rejects)
+    rejected_rows = sum(batch.reject_counts.total() for batch in batches)
+    assert (last.finished.rows, last.finished.rejected_rows) == (len(rows), rejected_rows)
+    lines = [line for line, *_ in rows]
+    assert lines == sorted(lines)
+    broken = last.broken and (last.broken.line, last.broken.message)
+    if broken is not None:
+        assert broken[1] and "\n" not in broken[1]
+    return Reading(rows, rejects, rejected_rows, broken, last.finished.format)
+
+
+class _Drip:
+    """A binary stream that gives at most ``size`` bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._file = io.BytesIO(data)
+        self._size = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._file.read(min(size, self._size) if size >= 0 else self._size)
+
+
+@contextmanager
+def standard_input(data: bytes, size: int) -> Iterator[None]:
+    """Standard input holds ``data``, and gives at most ``size`` bytes of it at a time."""
+    with mock.patch.object(sys, "stdin", mock.Mock(buffer=_Drip(data, size))):
+        yield
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """A tokenizer whose token i is the word ``WORDS[i]``."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    path = folder / "tokenizer.json"
+    vocabulary = {word: i for i, word in enumerate(WORDS)}
+    Tokenizer(WordLevel(vocabulary, unk_token=WORDS[0])).save(str(path))
+    return path

@@ -1,0 +1,214 @@
+"""Whatever rows are written in whatever format, exactly they are read, or the loss is told."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.dataset import SCHEMAS
+from tests.property.generated import (
+    ALL_REJECTS_SHOWN,
+    FORMATS,
+    MAKERS,
+    TEXT_FORMATS,
+    Made,
+    Reading,
+    Written,
+    examples,
+    made_rows,
+    pack,
+    read,
+    standard_input,
+    write,
+    write_tokenizer,
+)
+
+# `labels` are flags for some rows and numbers for others: no columnar file holds both.
+_MIXED = tuple(name for name in MAKERS if name not in ("prompt", "tokens"))
+# In a table its answers are text, also where they look like lists: so TRL trains on such columns.
+_NOT_IN_TABLES = "openai-preference"
+
+
+def mixed(kind: str) -> tuple[str, ...]:
+    return tuple(n for n in _MIXED if n != _NOT_IN_TABLES or kind not in ("csv", "tsv"))
+
+
+def wanted(written: Written, made: list[Made]) -> Reading:
+    rows = tuple((line, *m.texts) for line, m in zip(written.lines, made, strict=True))
+    return Reading(rows, (), 0, None, "")
+
+
+def same_rows(reading: Reading, expected: Reading) -> bool:
+    return (reading.rows, reading.rejects, reading.broken) == (expected.rows, (), None)
+
+
+def put(folder: Path, name: str, data: bytes) -> str:
+    path = folder / name
+    path.write_bytes(data)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+def test_rows_of_every_schema_are_made() -> None:
+    assert [schema.name for schema in SCHEMAS] == list(MAKERS)
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [(s, k) for s in MAKERS for k in FORMATS if s in (*mixed(k), "prompt", "tokens")],
+)
+@examples(5)
+@given(data=st.data())
+def test_every_schema_is_read_from_every_format(
+    tmp_path: Path, tokenizer: str, schema: str, kind: str, data: st.DataObject
+) -> None:
+    made = data.draw(made_rows([schema], least=1, most=4))
+    written = write(data.draw, kind, made)
+    ending, stored = pack(data.draw, written.data)
+    name = put(tmp_path, f"a{written.ending}{ending}", stored)
+    reading = read(
+        name,
+        tokenizer=tokenizer if schema == "tokens" else None,
+        needs_answers=schema != "prompt",
+        batch_rows=data.draw(st.integers(1, 5)),
+    )
+    assert same_rows(reading, wanted(written, made))
+    assert reading.format == ".".join(filter(None, [kind, ending[1:]]))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@examples(25)
+@given(data=st.data())
+def test_what_is_read_depends_on_rows_alone(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    """Not on the sizes of batches and of what a read gives, nor on the compression."""
+    made = data.draw(made_rows(mixed(kind), least=1))
+    written = write(data.draw, kind, made)
+    expected = wanted(written, made)
+    ending, stored = pack(data.draw, written.data)
+    batch_rows = data.draw(st.integers(1, 9))
+    name = put(tmp_path, f"a{written.ending}{ending}", stored)
+    assert same_rows(read(name, batch_rows=batch_rows), expected)
+    with standard_input(stored, data.draw(st.integers(1, 9))):
+        assert same_rows(read("-", batch_rows=batch_rows), expected)
+
+
+@pytest.mark.parametrize("schema", [name for name in MAKERS if name != "tokens"])
+@examples(5)
+@given(data=st.data())
+def test_a_schema_that_is_named_is_the_one_that_is_found(
+    tmp_path: Path, schema: str, data: st.DataObject
+) -> None:
+    made = data.draw(made_rows([schema], least=1, most=3))
+    written = write(data.draw, "jsonl", made)
+    name = put(tmp_path, "a.jsonl", written.data)
+    options = {"needs_answers": schema != "prompt"}
+    assert read(name, schema=schema, **options) == read(name, **options)
+
+
+# Damage
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """``data`` with a few bytes changed, left out, put in or repeated, or cut off."""
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        end = min(len(data), at + draw(st.integers(0, 12)))
+        new = draw(
+            st.one_of(
+                st.binary(max_size=4),
+                st.sampled_from(
+                    [b"\n", b"\r", b'"', b"\\", b"}", b"{", b"]", b",", b"\0", b"\xff"]
+                ),
+                st.just(data[at:end] * 2),
+            )
+        )
+        data = draw(st.sampled_from([data[:at] + new + data[end:], data[:at]]))
+    return data
+
+
+@pytest.mark.parametrize("kind", TEXT_FORMATS)
+@examples(40)
+@given(data=st.data())
+def test_damage_is_accounted_for(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    written = write(data.draw, kind, data.draw(made_rows(mixed(kind), least=1)))
+    harmed = data.draw(damaged(written.data))
+    name = put(tmp_path, f"a{written.ending}", harmed)
+    reading = read(name, batch_rows=ALL_REJECTS_SHOWN)
+    {"jsonl": lines_account, "json": values_account}.get(reading.format, records_account)(
+        harmed, reading
+    )
+    # Its bytes one by one, in batches of another size, give the same.
+    if reading.format == kind and not harmed.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        written_again = read(name, batch_rows=1)
+        assert written_again == reading
+
+
+@pytest.mark.parametrize("kind", TEXT_FORMATS)
+@examples(25)
+@given(data=st.data())
+def test_damage_to_packed_bytes_is_told(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    """A checksum or a missing end tells: only what is whole may pass for whole."""
+    made = data.draw(made_rows(mixed(kind), least=1))
+    written = write(data.draw, kind, made)
+    ending, stored = pack(data.draw, written.data)
+    harmed = data.draw(damaged(stored))
+    reading = read(put(tmp_path, f"a{written.ending}{ending}", harmed), batch_rows=20)
+    if ending and reading.broken is None and reading.format.endswith(ending):
+        lost = len(made) - len(reading)
+        # Whole members or frames may be cut off without a trace, and zstd may have no checksum.
+        assert lost <= 0 or harmed != stored
+
+
+def lines_account(data: bytes, reading: Reading) -> None:
+    """Every line that is not blank is a row, a reject, or past a break."""
+    end = len(data) + 2 if reading.broken is None else reading.broken[0]
+    told = {line for line, *_ in (*reading.rows, *reading.rejects)}
+    if reading.broken is not None and reading.broken[0] == 1 and not told:
+        return  # it is of another kind, and says so
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip(b" \t\r") and number < end:
+            is_mark = number == 1 and line.strip(b" \t\r") == b"\xef\xbb\xbf"
+            assert number in told or is_mark, line
+
+
+def values_account(data: bytes, reading: Reading) -> None:
+    """What Python reads whole is no break, and none of its rows are lost."""
+    try:
+        text = data.removeprefix(b"\xef\xbb\xbf").decode()
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    rows = value if isinstance(value, list) else [value]
+    if all(isinstance(row, dict) for row in rows):
+        assert reading.broken is None
+        assert len(reading) >= len(rows)
+
+
+def records_account(data: bytes, reading: Reading) -> None:
+    """As many records as Python's own reader of tables finds, or a break after the first."""
+    if not reading.format.startswith(("csv", "tsv")):
+        assert reading.broken is not None or not data.strip()
+        return
+    text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
+    delimiter = "\t" if reading.format == "tsv" else ","
+    try:
+        records = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if r]
+    except csv.Error:
+        assert reading.broken is not None
+        return
+    count = max(len(records) - 1, 0)
+    if reading.broken is None:
+        assert len(reading) == count
+    else:
+        assert len(reading) <= count
