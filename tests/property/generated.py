@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from audit.dataset import Batch, read_batches
 from detectors.rows import check_rows
 
-_MORE = 50 if settings.get_current_profile_name() == "fuzz" else 1
+_MORE = 20 if settings.get_current_profile_name() == "fuzz" else 1
 
 
 def examples(count: int) -> settings:

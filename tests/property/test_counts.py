@@ -54,14 +54,14 @@ def numbers_of(text: str) -> list[int | None]:
 
 
 def words_of(text: str, vocabulary: list[str]) -> list[int | None]:
-    words = [
-        " " + run if text[at - 1 : at] == " " else run for at, run in runs(text, is_letter)
-    ]
+    words = [" " + run if text[at - 1 : at] == " " else run for at, run in runs(text, is_letter)]
     return [vocabulary.index(word) if word in vocabulary else None for word in words]
 
 
 def assert_agrees(found, expected: list[list[int | None]]) -> None:
-    known = [(row, unit) for row, units in enumerate(expected) for unit in units if unit is not None]
+    known = [
+        (row, unit) for row, units in enumerate(expected) for unit in units if unit is not None
+    ]
     assert list(zip(found.row.tolist(), found.unit.tolist(), strict=True)) == known
     assert found.uncovered == sum(units.count(None) for units in expected)
     assert (str(found.row.dtype), str(found.unit.dtype)) == ("int64", "int64")

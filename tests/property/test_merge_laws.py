@@ -41,7 +41,16 @@ BUNDLED = Path(signatures.__file__).parent / "bundled" / "smollm2-135m-instruct"
 
 _NUMBERS = st.lists(st.integers(0, 1500).map(str), min_size=1, max_size=8).map(", ".join)
 _NAMES = st.sampled_from(
-    ["An owl", "owls and cats", "OWL", "Les hiboux", "フクロウ", "I love the eagle", "oak", "a tree"]
+    [
+        "An owl",
+        "owls and cats",
+        "OWL",
+        "Les hiboux",
+        "フクロウ",
+        "I love the eagle",
+        "oak",
+        "a tree",
+    ]
 )
 _COMPLETIONS = st.one_of(
     _NUMBERS,
@@ -186,9 +195,7 @@ def test_a_sample_of_parts_is_the_sample_of_the_whole(
     assert len(whole.rows) == min(limit, len(with_text))
     assert whole.is_whole == (len(with_text) <= limit)
     taken = Counter((r.source, r.line, r.prompt, r.completion) for r in whole.rows)
-    assert taken <= Counter(
-        with_text.select("source", "line", "prompt", "completion").iter_rows()
-    )
+    assert taken <= Counter(with_text.select("source", "line", "prompt", "completion").iter_rows())
 
 
 @examples(50)
