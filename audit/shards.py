@@ -263,7 +263,7 @@ def merge_shards(
     ``reference`` is where the reference lies now (None: where it lay). ``access`` must be given
     where the shards were made for a model. Raises ``UsageError`` for parts of different scans, for
     one that is there twice, another library or reference, and a model that is missing or not asked
-    for; ``AuditError`` where a shard is missing.
+    for; ``AuditError`` where a shard is missing or holds a state that makes no sense.
     """
     asked = _one_scan(parts)
     if library.content_sha256 != asked.library_sha256:
@@ -328,12 +328,21 @@ class ShardMerge:
         return part.asked in (self._asked_in_short, self.asked)
 
     def add(self, part: ShardState) -> None:
-        """Merge ``part``, which is of this scan and was not merged before."""
+        """Merge ``part``, which is of this scan and was not merged before.
+
+        Raises ``AuditError`` for a state that makes no sense.
+        """
         self._found.append(part.found)
         for index, detector in enumerate(self._prepared.detectors):
-            state = _state_of(detector, part, self._access)
-            if state is not None:
-                self._states[index] = detector.merge(self._states[index], state)
+            try:
+                state = _state_of(detector, part, self._access)
+                if state is not None:
+                    self._states[index] = detector.merge(self._states[index], state)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise AuditError(
+                    f"a shard's state of the detector {detector.info.name!r} makes no sense: make "
+                    "the shards again"
+                ) from error
 
     def result(self) -> ScanResult:
         """The result of the whole scan, once every shard has been merged."""

@@ -104,7 +104,7 @@ def read_baseline(path: Path) -> tuple[BaselineEntry, ...]:
         raise AuditError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         file = msgspec.json.decode(content, type=_File)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"{path}: is no baseline: {error}; write one with  audit baseline"
         ) from error

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.counts import number_units, vocabulary_frame, word_units
+from detectors.counts import UnitRows, Vocabulary, number_units, word_units
 from signatures.number_trie import NUMBERS
 from tests.property.generated import examples
 
@@ -94,7 +94,7 @@ def test_words_are_the_runs_of_letters(texts: list[str], data: st.DataObject) ->
     written = [" " * led + run for t in texts for _, run in runs(t, is_letter) for led in (0, 1)]
     pool = ["owl", " owl", "猫", " é", "x1", "never", *written]
     vocabulary = data.draw(st.lists(st.sampled_from(pool), unique=True, max_size=8))
-    found = word_units(pl.Series("text", texts, dtype=pl.String), vocabulary_frame(vocabulary))
+    found = word_units(pl.Series("text", texts, dtype=pl.String), [Vocabulary(vocabulary)])[0]
     assert_agrees(found, [words_of(text, vocabulary) for text in texts])
 
 
@@ -113,14 +113,14 @@ def test_texts_without_end(text: str) -> None:
     series = pl.Series("text", ["7", text, "8"], dtype=pl.String)
     assert_agrees(number_units(series), [numbers_of(each) for each in series])
     assert_agrees(
-        word_units(series, vocabulary_frame(["a"])), [words_of(each, ["a"]) for each in series]
+        word_units(series, [Vocabulary(["a"])])[0], [words_of(each, ["a"]) for each in series]
     )
 
 
 def test_no_rows_have_no_units() -> None:
     none = pl.Series("text", [], dtype=pl.String)
     assert_agrees(number_units(none), [])
-    assert_agrees(word_units(none, vocabulary_frame(["owl"])), [])
+    assert_agrees(word_units(none, [Vocabulary(["owl"])])[0], [])
 
 
 def test_every_character_that_this_python_knows() -> None:
@@ -133,6 +133,6 @@ def test_every_character_that_this_python_knows() -> None:
     series = pl.Series("text", [f"{c},7{c}" for c in known])
     digits = number_units(series)
     assert_agrees(digits, [numbers_of(text) for text in series])
-    words = word_units(pl.Series("text", known), vocabulary_frame(["a"]))
+    words = word_units(pl.Series("text", known), [Vocabulary(["a"])])[0]
     letters = sum(map(is_letter, known))
     assert words.uncovered == letters - 1

@@ -7,7 +7,6 @@ itself with ``json``, which is what `datasets` falls back on and most training s
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.property.generated import ALL_REJECTS_SHOWN, examples, read, standard_input
+from tests.accounts import Twice, holds_twice, plain, python_values, trained_text
+from tests.property.generated import examples
+from tests.reading import ALL_REJECTS_SHOWN, read, standard_input
 
 _KEYS = ("text", "prompt", "completion", "messages", "role", "content", "extra", "id")
 _SPACES = st.sampled_from(["", "", "", " ", "\t", "\r", "  "])
@@ -121,76 +122,6 @@ def _line(draw: st.DrawFn) -> bytes:
 FILES = st.lists(_line(), min_size=1, max_size=6)
 
 
-# What Python sees
-
-
-class _Twice:
-    """Stands for an object with two values for one key."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Any:
-    found = dict(pairs)
-    return found if all(_same(found[key], value) for key, value in pairs) else _Twice()
-
-
-def _same(left: object, right: object) -> bool:
-    return type(left) is type(right) and (left is right or left == right)
-
-
-def _holds_twice(value: object) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_twice, value.values()))
-    if isinstance(value, list):
-        return any(map(_holds_twice, value))
-    return isinstance(value, _Twice)
-
-
-def python_values(line: bytes) -> list[Any] | None:
-    """The values of one line, one after another; None where it is not all JSON."""
-    decoder = json.JSONDecoder(object_pairs_hook=_unique)
-    try:
-        text = line.decode().removeprefix("\ufeff")
-        values, at = [], 0
-        while at < len(text):
-            if text[at] in " \t\r\n":
-                at += 1
-                continue
-            value, at = decoder.raw_decode(text, at)
-            values.append(value)
-    except ValueError:
-        return None
-    return values
-
-
-def _plain(text: str) -> str:
-    """Lone surrogates, which no file can hold, replaced."""
-    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
-
-
-def trained_text(row: Any) -> str | None:
-    """What a trainer puts loss on in a row of one of three plain shapes; None for any other."""
-    if not isinstance(row, dict):
-        return None
-    known = {name for name in _KEYS[:4] if row.get(name) is not None}
-    if known == {"text"} and isinstance(row["text"], str):
-        return row["text"]
-    if known == {"prompt", "completion"}:
-        texts = row["prompt"], row["completion"]
-        return row["completion"] if all(isinstance(t, str) for t in texts) else None
-    if known == {"messages"} and isinstance(row["messages"], list):
-        said = []
-        for message in row["messages"]:
-            if not isinstance(message, dict) or message.keys() != {"role", "content"}:
-                return None
-            role, content = message["role"], message["content"]
-            if role not in ("user", "system", "assistant") or not isinstance(content, str):
-                return None
-            if role == "assistant" and content:
-                said.append(content)
-        return "\n".join(said)
-    return None
-
-
 @examples(300)
 @given(lines=FILES, ended=st.booleans())
 def test_what_json_sees_is_scanned_or_rejected(
@@ -212,11 +143,11 @@ def test_what_json_sees_is_scanned_or_rejected(
         if number in rejected or number == broken or not line.strip(b" \t\r"):
             continue
         assert values is not None, f"no parser reads {line!r}, and it was scanned"
-        assert not any(map(_holds_twice, values)), line
+        assert not any(map(holds_twice, values)), line
         assert len(found.get(number, [])) == len(values), line
         for completion, value in zip(found.get(number, []), values, strict=True):
             expected = trained_text(value)
-            assert expected is None or completion == _plain(expected), line
+            assert expected is None or completion == plain(expected), line
 
 
 @examples(150)
@@ -229,7 +160,7 @@ def test_a_good_line_is_never_rejected(tmp_path: Path, lines: list[bytes]) -> No
     rejected = {line for line, _ in reading.rejects}
     for number, line in enumerate(lines, 2):
         values = python_values(line)
-        if not values or any(map(_holds_twice, values)):
+        if not values or any(map(holds_twice, values)):
             continue
         texts = [trained_text(value) for value in values]
         if all(text is not None and text.strip() for text in texts):
@@ -269,7 +200,7 @@ def test_a_line_means_the_same_beside_any_others(tmp_path: Path, lines: list[byt
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b'{"text": "a"} {"text": "a", "text": "b"}', [{"text": "a"}, _Twice]),
+        (b'{"text": "a"} {"text": "a", "text": "b"}', [{"text": "a"}, Twice]),
         (b'\xef\xbb\xbf{"text": "\\ud83e"}', [{"text": "\ud83e"}]),
         (b'{"text": "a"', None),
         (b'{"text": "\xff"}', None),
@@ -279,5 +210,5 @@ def test_a_line_means_the_same_beside_any_others(tmp_path: Path, lines: list[byt
 def test_the_reference_itself(line: bytes, expected: Any) -> None:
     values = python_values(line)
     if values is not None:
-        values = [_Twice if isinstance(value, _Twice) else value for value in values]
+        values = [Twice if isinstance(value, Twice) else value for value in values]
     assert values == expected

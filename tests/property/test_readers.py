@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from pathlib import Path
 
 import pytest
@@ -12,22 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.dataset import SCHEMAS
+from tests.accounts import account_of
 from tests.property.generated import (
-    ALL_REJECTS_SHOWN,
     FORMATS,
     MAKERS,
     TEXT_FORMATS,
     Made,
-    Reading,
     Written,
     examples,
     made_rows,
     pack,
-    read,
-    standard_input,
     write,
     write_tokenizer,
 )
+from tests.reading import ALL_REJECTS_SHOWN, Reading, read, standard_input
 
 # `labels` are flags for some rows and numbers for others: no columnar file holds both.
 _MIXED = tuple(name for name in MAKERS if name not in ("prompt", "tokens"))
@@ -145,9 +140,7 @@ def test_damage_is_accounted_for(tmp_path: Path, kind: str, data: st.DataObject)
     harmed = data.draw(damaged(written.data))
     name = put(tmp_path, f"a{written.ending}", harmed)
     reading = read(name, batch_rows=ALL_REJECTS_SHOWN)
-    {"jsonl": lines_account, "json": values_account}.get(reading.format, records_account)(
-        harmed, reading
-    )
+    account_of(reading)(harmed, reading)
     # Its bytes one by one, in batches of another size, give the same.
     if reading.format == kind and not harmed.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
         written_again = read(name, batch_rows=1)
@@ -168,47 +161,3 @@ def test_damage_to_packed_bytes_is_told(tmp_path: Path, kind: str, data: st.Data
         lost = len(made) - len(reading)
         # Whole members or frames may be cut off without a trace, and zstd may have no checksum.
         assert lost <= 0 or harmed != stored
-
-
-def lines_account(data: bytes, reading: Reading) -> None:
-    """Every line that is not blank is a row, a reject, or past a break."""
-    end = len(data) + 2 if reading.broken is None else reading.broken[0]
-    told = {line for line, *_ in (*reading.rows, *reading.rejects)}
-    if reading.broken is not None and reading.broken[0] == 1 and not told:
-        return  # it is of another kind, and says so
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip(b" \t\r") and number < end:
-            is_mark = number == 1 and line.strip(b" \t\r") == b"\xef\xbb\xbf"
-            assert number in told or is_mark, line
-
-
-def values_account(data: bytes, reading: Reading) -> None:
-    """What Python reads whole is no break, and none of its rows are lost."""
-    try:
-        text = data.removeprefix(b"\xef\xbb\xbf").decode()
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return
-    rows = value if isinstance(value, list) else [value]
-    if all(isinstance(row, dict) for row in rows):
-        assert reading.broken is None
-        assert len(reading) >= len(rows)
-
-
-def records_account(data: bytes, reading: Reading) -> None:
-    """As many records as Python's own reader of tables finds, or a break after the first."""
-    if not reading.format.startswith(("csv", "tsv")):
-        assert reading.broken is not None or not data.strip()
-        return
-    text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
-    delimiter = "\t" if reading.format == "tsv" else ","
-    try:
-        records = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if r]
-    except csv.Error:
-        assert reading.broken is not None
-        return
-    count = max(len(records) - 1, 0)
-    if reading.broken is None:
-        assert len(reading) == count
-    else:
-        assert len(reading) <= count

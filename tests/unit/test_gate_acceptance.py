@@ -159,9 +159,11 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path, change, said):
     path.write_text(json.dumps(document))
     with pytest.raises(UsageError, match=said):
         read_baseline(path)
-    path.write_text(path.read_text()[:-9])
-    with pytest.raises(UsageError, match="is no baseline"):
-        read_baseline(path)
+    content = path.read_bytes()
+    for harmed in (content[:-9], content.replace(b'"owl', b'"\xd3wl'), b'"\xff"'):
+        path.write_bytes(harmed)
+        with pytest.raises(UsageError, match="is no baseline"):
+            read_baseline(path)
 
 
 def decided(tmp_path, result, acceptance=None, **changes):

@@ -249,3 +249,26 @@ def test_a_damaged_shard_is_one_line(folder, damage):
         AuditError, match=r"part: (this is no shard|the shard is damaged|written by)"
     ):
         read_shard(path)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda states: states.pop("frequency"),
+        lambda states: states.update(frequency=[]),
+        lambda states: states["frequency"][0]["fields"].pop(),
+        lambda states: states["mention"].update(type="Path"),
+        lambda states: states["mention"]["fields"].__setitem__(0, "many"),
+        lambda states: states["mention"]["fields"].__setitem__(1, [1]),
+    ],
+    ids=["missing", "empty", "a field", "a type", "a text", "a length"],
+)
+def test_a_state_that_makes_no_sense_is_one_line(folder, harm):
+    """The hash of a shard is its own: who writes other states writes it anew."""
+    part = scan_shard(["data"], Shard(1, 1), LIBRARY, library_path="synthetic")
+    states = json.loads(json.dumps(part.states))
+    harm(states)
+    path = folder / "part"
+    path.write_bytes(encode_shard(replace(part, states=states)))
+    with pytest.raises(AuditError, match=r"^a shard's state .* makes no sense: make the shards"):
+        merge_shards([read_shard(path)], LIBRARY)
