@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.counts import UnitRows, Vocabulary, number_units, word_units
+from detectors.counts import Vocabulary, number_units, word_units
 from signatures.number_trie import NUMBERS
 from tests.property.generated import examples
 
