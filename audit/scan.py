@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,7 +56,10 @@ class ScanSettings:
 
 
 class Reading:
-    """Reads a part of the sources to their end, and keeps count of what a report must show."""
+    """Reads a part of the sources to their end, and keeps count of what a report must show.
+
+    ``schemas`` counts the rows by the shape that they were read as.
+    """
 
     def __init__(
         self,
@@ -70,12 +74,14 @@ class Reading:
         self._progress = progress
         self._part = part
         self.found = ReadSummary()
+        self.schemas: Counter[str] = Counter()
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The row frames, once."""
         for batch in self._batches():
             done = len(self.found.sources)
             self.found.count(batch, done if self._part is None else self._part[done])
+            self.schemas.update(batch.schemas)
             self._progress(batch.bytes_read, len(batch.rows))
             if len(batch.rows):
                 yield batch.rows

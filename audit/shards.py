@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -185,17 +185,21 @@ class ShardReader:
         part = Reading(
             self._inputs, self._settings, progress, shard.places(len(self.asked.sources))
         )
-        sampler = _Sampler(self._reading)
-        states = fold(self._detectors, map(sampler.seen, part.frames()))
+        states, sample = self.states_of(part.frames())
         return ShardState(
             asked=self.asked,
             shard=shard,
             found=part.found,
-            states={
-                d.info.name: _encoded(d, s) for d, s in zip(self._detectors, states, strict=True)
-            },
-            sample=sampler.sample,
+            states={d.info.name: _encoded(d, states[d.info.name]) for d in self._detectors},
+            sample=sample,
         )
+
+    def states_of(self, frames: Iterable[pl.DataFrame]) -> tuple[dict[str, Any], RowSample | None]:
+        """The states of the detectors that need no model, by name, and a sample for one."""
+        sampler = _Sampler(self._reading)
+        states = fold(self._detectors, map(sampler.seen, frames))
+        names = [detector.info.name for detector in self._detectors]
+        return dict(zip(names, states, strict=True)), sampler.sample
 
 
 def _files(inputs: Sequence[str]) -> Listing:
@@ -332,17 +336,38 @@ class ShardMerge:
 
         Raises ``AuditError`` for a state that makes no sense.
         """
-        self._found.append(part.found)
-        for index, detector in enumerate(self._prepared.detectors):
+        self.add_found(part.found)
+        for detector in self._prepared.detectors:
+            name = detector.info.name
             try:
-                state = _state_of(detector, part, self._access)
-                if state is not None:
-                    self._states[index] = detector.merge(self._states[index], state)
+                if self._needs_sample(detector):
+                    self._merge(detector, part.sample)
+                else:
+                    state = decode_state(part.states[name], detector.state_types)
+                    self._merge(detector, state)
             except (AttributeError, LookupError, TypeError, ValueError) as error:
                 raise AuditError(
-                    f"a shard's state of the detector {detector.info.name!r} makes no sense: make "
-                    "the shards again"
+                    f"a shard's state of the detector {name!r} makes no sense: make the shards "
+                    "again"
                 ) from error
+
+    def add_found(self, found: ReadSummary) -> None:
+        """Add what was read of some sources, in their order."""
+        self._found.append(found)
+
+    def add_states(self, states: Mapping[str, Any], sample: RowSample | None) -> None:
+        """Merge what `ShardReader.states_of` gave."""
+        for detector in self._prepared.detectors:
+            state = sample if self._needs_sample(detector) else states[detector.info.name]
+            self._merge(detector, state)
+
+    def _needs_sample(self, detector: Detector[Any]) -> bool:
+        return self._access is not None and detector.info.name in model_detector_names()
+
+    def _merge(self, detector: Detector[Any], state: Any) -> None:
+        if state is not None:  # no model will read rows of it
+            index = self._prepared.detectors.index(detector)
+            self._states[index] = detector.merge(self._states[index], state)
 
     def result(self) -> ScanResult:
         """The result of the whole scan, once every shard has been merged."""
@@ -384,13 +409,6 @@ def _one_scan(parts: Sequence[ShardState]) -> Asked:
 def _same_rows(one: Sequence[SourceSummary], other: Sequence[SourceSummary]) -> bool:
     """Whether the bytes are the same, wherever they lie."""
     return [source.sha256 for source in one] == [source.sha256 for source in other]
-
-
-def _state_of(detector: Detector[Any], part: ShardState, access: ModelAccess | None) -> Any:
-    """What the detector knows of the shard; None where no model will read rows of it."""
-    if access is not None and detector.info.name in model_detector_names():
-        return part.sample
-    return decode_state(part.states[detector.info.name], detector.state_types)
 
 
 # Files

@@ -236,10 +236,14 @@ def scan_command(
         opened.open_access(model_choice, reading, progress.reading) as access,
     ):
         scanning: Callable[..., ScanResult] = scan
-        if engine != "local" or workers > 1 or resume is not None:
+        if engine != "local" or resume is not None:
             from audit.engines.engine import scan_in_shards
 
             scanning = partial(scan_in_shards, opened, keep_in=resume)
+        elif workers > 1:
+            from audit.engines.pieces import scan_in_pieces
+
+            scanning = partial(scan_in_pieces, library_folder=path, workers=workers)
         result = scanning(
             inputs,
             signatures,

@@ -49,7 +49,8 @@ class Batch:
 
     ``reject_counts`` counts every reject of the batch by code; ``rejects`` holds the first
     few of them, so that a file of nothing but bad rows stays in constant memory.
-    ``bytes_read`` is the number of stored bytes consumed since the previous batch.
+    ``schemas`` counts the rows by the shape that they were read as. ``bytes_read`` is the number
+    of stored bytes consumed since the previous batch.
     ``rows_with_unread_text`` have text that training may see in columns that were not read, which
     ``unread_columns`` counts by name.
     """
@@ -57,6 +58,7 @@ class Batch:
     rows: pl.DataFrame
     rejects: tuple[Reject, ...] = ()
     reject_counts: Counter[str] = field(default_factory=Counter)
+    schemas: Counter[str] = field(default_factory=Counter)
     broken: BrokenSource | None = None
     finished: SourceSummary | None = None
     bytes_read: int = 0

@@ -13,10 +13,8 @@ _LAST: dict[ReadingJob, ShardReader] = {}
 """The one reader of this process: the reference is read once for all shards that follow."""
 
 
-def read_shard_of(
-    job: ReadingJob, shard: Shard, library: Callable[[], SignatureLibrary]
-) -> ShardState:
-    """The shard, with `Asked.in_short`. ``library`` is called for a job that is new here.
+def reader_of(job: ReadingJob, library: Callable[[], SignatureLibrary]) -> ShardReader:
+    """The reader of a job's data; ``library`` is called for a job that is new here.
 
     Raises as `audit.shards.scan_shard`.
     """
@@ -24,5 +22,12 @@ def read_shard_of(
     if reader is None:
         _LAST.clear()
         reader = _LAST[job] = job.reader(library())
-    part = reader.read(shard)
+    return reader
+
+
+def read_shard_of(
+    job: ReadingJob, shard: Shard, library: Callable[[], SignatureLibrary]
+) -> ShardState:
+    """The shard, with `Asked.in_short`; else as `reader_of`."""
+    part = reader_of(job, library).read(shard)
     return replace(part, asked=part.asked.in_short())
