@@ -20,6 +20,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _MOST_WORKERS = 4
+_THREADS_OF = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 # One at work and one at hand: nobody waits, and what is big is not piled up.
 _JOBS_A_WORKER = 2
 
@@ -79,6 +80,9 @@ def in_workers(
 
 def _begin() -> None:
     """What every process does first."""
+    # Processes share the cores out already; these are read when the libraries are first imported.
+    for variable in _THREADS_OF:
+        os.environ.setdefault(variable, "1")
     # Ctrl-C goes to every process of a terminal: the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
