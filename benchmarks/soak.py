@@ -35,8 +35,8 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
-
 from audit.local_engine import scan_in_processes
+
 from audit.report.json_report import to_json
 from audit.scan import ScanSettings, scan
 from audit.scan_result import Outcome, ScanResult

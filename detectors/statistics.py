@@ -63,7 +63,9 @@ def row_moments(scores: Matrix) -> Moments:
     """Moments of ``scores`` [rows, K]. Raises ``ValueError`` for a score that is not finite."""
     if not np.isfinite(scores).all():
         raise ValueError("a row score is not finite")
-    quanta = np.rint(np.clip(scores, -SCORE_LIMIT, SCORE_LIMIT) / SCORE_QUANTUM)
+    quanta = np.clip(scores, -SCORE_LIMIT, SCORE_LIMIT)
+    quanta *= 1.0 / SCORE_QUANTUM  # a power of 2: exact
+    np.rint(quanta, out=quanta)
     result = empty_moments(scores.shape[1])
     for start in range(0, len(quanta), _ROWS_PER_BLOCK):
         block = quanta[start : start + _ROWS_PER_BLOCK]

@@ -36,6 +36,8 @@ _TELLING_WEIGHT = 1.0
 
 _MOST_SPANS = 32
 
+_BOUNDING_ROWS = 1024
+
 
 UnitFinder = Vocabulary | None
 """Words to find; None: numbers."""
@@ -138,12 +140,13 @@ def _evidence(
 ) -> tuple[TopRows, ...]:
     """Each trait's best rows by total weight: by the mean they would all be rows of one unit."""
     wanted = min(view.evidence_rows, len(row_of))
-    by_trait = np.ascontiguousarray(scores[:, : view.traits].T)
-    # Everything that ties with the last wanted row goes to keep_top, which orders ties.
-    limits = np.partition(by_trait, -wanted, axis=1)[:, -wanted]
     result = []
-    for column, limit in enumerate(limits):
-        best = np.flatnonzero(by_trait[column] >= limit)
+    for score in np.ascontiguousarray(scores[:, : view.traits].T):
+        # The best of a few are a bound for the best of all, which few rows reach. Everything that
+        # ties with the last wanted row goes to keep_top, which orders ties.
+        bound = np.partition(score[: max(_BOUNDING_ROWS, wanted)], -wanted)[-wanted]
+        best = np.flatnonzero(score >= bound)
+        best = best[score[best] >= np.partition(score[best], -wanted)[-wanted]]
         result.append(
             keep_top(
                 (
@@ -151,7 +154,7 @@ def _evidence(
                         rows["source"][int(row_of[i])],
                         rows["line"][int(row_of[i])],
                         rows["completion"][int(row_of[i])],
-                        round(float(scores[i, column]), 6),
+                        round(float(score[i]), 6),
                     )
                     for i in best
                 ),
