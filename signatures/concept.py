@@ -287,7 +287,7 @@ class _Entry:
 def _read(path: Path) -> tuple[Path, dict[str, Any]]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of numbers beyond 4,300 digits too
         raise ConceptFileError(f"{path}: not a TOML file: {error}") from error
     for key in document:
         if key not in ("extends", "defaults", "category", "concept"):

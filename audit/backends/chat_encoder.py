@@ -16,6 +16,10 @@ Dtype = Literal["float32", "bfloat16"]
 _SYSTEM_SENTINEL = "subliminal-audit-system-sentinel"
 
 
+class ChatTemplateError(AuditError, ValueError):
+    """The model's template cannot write a conversation: ``ValueError`` for `LanguageModel`."""
+
+
 class ChatEncoder:
     """The tokenizer, chat template and fingerprints of a model folder; runs no model.
 
@@ -85,7 +89,9 @@ class ChatEncoder:
             text = self._render([first, *turns[1:]])
         if text is None or chat.system.strip() not in text:
             held = "conversation" if chat.history else "system message"
-            raise ValueError(f"the chat template of {self._identity.name} cannot hold this {held}")
+            raise ChatTemplateError(
+                f"the chat template of {self._identity.name} cannot hold this {held}"
+            )
         return text + chat.assistant_prefix
 
     @cached_property
@@ -112,13 +118,13 @@ class ChatEncoder:
 
     def _render(self, messages: list[dict[str, str]]) -> str | None:
         """The messages through the template; None where it refuses them."""
-        from jinja2.exceptions import TemplateError
-
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError:
+        except ValueError as error:  # there is none
+            raise ChatTemplateError(first_line(error)) from error
+        except Exception:  # it is a program of the folder's, in a sandbox, and may raise anything
             return None
         return str(text)
 

@@ -27,6 +27,8 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 # Joined files have one inside, before a line.
 _BYTE_ORDER_MARK = "\ufeff"
+# Rows on one line: a line of nothing but digits or brackets has as many values as characters.
+_MOST_VALUES = 10_000
 # A syntax error this far before the end of the buffer cannot be a value that is cut there.
 _LONGEST_LITERAL = 16
 
@@ -65,9 +67,13 @@ def spanned_values(text: str) -> list[tuple[object, int, int]]:
     """The JSON values of one line, and where each starts and ends. Raises ``RowFault``."""
     values: list[tuple[object, int, int]] = []
     position = _skip_space(text, text.startswith(_BYTE_ORDER_MARK))
+    are_objects = True
     try:
         while position < len(text) or not values:
             value, end = _python_decoder.raw_decode(text, position)
+            are_objects = are_objects and type(value) is dict
+            if values and (not are_objects or len(values) == _MOST_VALUES):
+                raise RowFault(RejectCode.BAD_JSON, "not JSON: too many values on one line")
             values.append((_checked(value, text[position:end]), position, end))
             position = _skip_space(text, end)
     except RecursionError:
@@ -100,8 +106,9 @@ def values_of_lines(lines: Iterable[Line], limits: Limits) -> Iterator[Numbered]
     """
     cut: SourceBreak | None = None
     for number, line, terminated in lines:
-        if line is None:
-            yield number, _too_long(limits)
+        if not line:
+            if line is None:
+                yield number, _too_long(limits)
             continue
         try:
             value = _decode_fast(line)

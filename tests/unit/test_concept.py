@@ -121,6 +121,8 @@ ENTRY = '[[concept]]\nname = "owl"\ncategory = "a"\n'
         ("concept = 3", "at least one"),
         ("nonsense", "not a TOML file"),
         ("a = " + "[" * 9999, "not a TOML file"),
+        ("a = " + "9" * 9999, "not a TOML file"),
+        ("a = '\0'", "not a TOML file"),
         ("[other]\n", "unknown table or field 'other'; known are extends"),
         ('extends = "other"\n', "'extends' must be \"default\""),
         ("category = 3\n" + ENTRY, "must be tables such as"),

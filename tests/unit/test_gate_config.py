@@ -108,6 +108,7 @@ def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path):
     ("text", "said"),
     [
         ("[[data]", "is not TOML"),
+        ("seed = " + "9" * 9999, "is not TOML"),
         ("", "names no data: add [[data]]"),
         ('libary = "x"\n' + ONE_SET, "the top level has no key 'libary': did you mean 'library'?"),
         ('fail_on = "note"\n' + ONE_SET, "did you mean 'fail-on'?"),
