@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,12 +28,13 @@ _LEAST_KEPT_SHARDS = 64
 class ReadingJob:
     """What a worker must know to read any shard of a scan; it can be pickled.
 
-    ``library_path`` is what reports call the library.
+    ``library_path`` is what reports call the library. ``scan`` is another for every scan: what a
+    worker knows of the data and the reference is of that one.
     """
 
+    scan: str
     inputs: tuple[str, ...]
     library_path: str
-    library_sha256: str
     reference: tuple[str, ...]
     settings: ScanSettings
     reading: ModelSettings | None
@@ -109,9 +111,9 @@ def scan_in_shards(
         access=access,
     )
     job = ReadingJob(
+        uuid.uuid4().hex,
         tuple(inputs),
         library_path,
-        library.content_sha256,
         tuple(reference),
         settings,
         merge.asked.reading,

@@ -56,8 +56,7 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[Any]:
                         include_dashboard=False,
                         object_store_memory=_OBJECT_STORE_BYTES,
                         _temp_dir=str(temporary),
-                        # Without a bound, what does not fit into memory is begun for ever.
-                        _system_config={"task_oom_retries": MOST_RETRIES},
+                        _system_config=_OWN_CLUSTER,
                         **_QUIETLY,
                     )
                 else:
@@ -76,6 +75,13 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[Any]:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
+
+_OWN_CLUSTER = {
+    # Without a bound, what does not fit into memory is begun for ever.
+    "task_oom_retries": MOST_RETRIES,
+    # Ray's workers give way to all else (15), so that a busy machine hardly scans at all.
+    "worker_niceness": 0,
+}
 
 _QUIETLY = {
     "configure_logging": True,

@@ -7,6 +7,7 @@ are answered at once. The results are those of one process, to the last bit.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -193,30 +194,30 @@ class _RayReading:
 
 
 class _Actors:
-    """Actors with a model each, started when the first is needed."""
+    """Actors with a model each; ``started`` once the first is needed."""
 
     def __init__(self, ray: Any, choice: ModelChoice, placing: Placing) -> None:
         self._ray = ray
         self._choice = choice
         self._placing = placing
-        self._started: list[Any] = []
+        self.started: list[Any] = []
         self._turn = 0
 
     def next(self, identity: ModelIdentity) -> Any:
         """The actor whose turn it is. Raises ``AuditError`` unless all have that model."""
-        if not self._started:
+        if not self.started:
             # Begun again when its process dies, and the call with it.
             actor = self._ray.remote(
                 max_restarts=MOST_RETRIES, max_task_retries=MOST_RETRIES, **self._placing.resources
             )(_ModelActor)
-            self._started = [actor.remote(self._choice) for _ in range(self._placing.count)]
-            found = self.get([actor.identity.remote() for actor in self._started])
+            self.started = [actor.remote(self._choice) for _ in range(self._placing.count)]
+            found = self.get([actor.identity.remote() for actor in self.started])
             if any(each != identity for each in found):
                 raise AuditError(
                     f"{self._choice.path}: a machine of the cluster has another model there"
                 )
-        self._turn = (self._turn + 1) % len(self._started)
-        return self._started[self._turn]
+        self._turn = (self._turn + 1) % len(self.started)
+        return self.started[self._turn]
 
     def put(self, value: Any) -> Any:
         """``value``, to be sent once."""
@@ -229,9 +230,9 @@ class _Actors:
 
     def end(self) -> None:
         """Give back what they hold."""
-        for actor in self._started:
+        for actor in self.started:
             self._ray.kill(actor, no_restart=True)
-        self._started = []
+        self.started = []
 
 
 class _ModelActor:
@@ -249,6 +250,10 @@ class _ModelActor:
 
     def identity(self) -> ModelIdentity:
         return self._model.identity
+
+    def process(self) -> int:
+        """Its id."""
+        return os.getpid()
 
     def score(self, method: str, *arguments: Any) -> list[NDArray[np.float32]]:
         return list(getattr(self._model, method)(*arguments))
