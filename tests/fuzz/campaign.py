@@ -77,11 +77,8 @@ def _fuzz(name: str, seconds: int) -> None:
         from tests.fuzz.harnesses import HARNESSES
 
     harness = HARNESSES[name]
-    words = BUILD / f"{name}.dict"
-    words.write_text("".join(f"{_escaped(word)}\n" for word in WORDS.get(name, ())))
     arguments = [
         sys.argv[0],
-        f"-dict={words}",
         f"-max_total_time={seconds}",
         f"-max_len={_LONGEST.get(name, 2048)}",
         f"-artifact_prefix={BUILD / 'broken' / name}/",
@@ -91,6 +88,10 @@ def _fuzz(name: str, seconds: int) -> None:
         "-verbosity=0",
         str(BUILD / name),
     ]
+    if name in WORDS:  # an empty dictionary is an error
+        words = BUILD / f"{name}.dict"
+        words.write_text("".join(f"{_escaped(word)}\n" for word in WORDS[name]))
+        arguments.append(f"-dict={words}")
     atheris.Setup(arguments, harness)
     atheris.Fuzz()
 

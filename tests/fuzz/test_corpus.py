@@ -30,7 +30,7 @@ def test_seeds_keep_every_promise(name: str) -> None:
 
 # A damaged Parquet page may take the process down in native code: only a campaign can stand that.
 @pytest.mark.parametrize("name", [name for name in HARNESSES if name != "parquet"])
-@examples(30)
+@examples(20)
 @given(data=st.data())
 def test_damaged_seeds_keep_every_promise(name: str, data: st.DataObject) -> None:
     seed = data.draw(st.sampled_from(seeds_of(name)))

@@ -81,14 +81,14 @@ TEXT = st.lists(st.one_of(_PIECES, st.text(_CHARACTERS, max_size=3)), max_size=1
 TEXTS = st.lists(TEXT, max_size=6)
 
 
-@examples(300)
+@examples(200)
 @given(texts=TEXTS)
 def test_numbers_are_the_runs_of_digits(texts: list[str]) -> None:
     found = number_units(pl.Series("text", texts, dtype=pl.String))
     assert_agrees(found, [numbers_of(text) for text in texts])
 
 
-@examples(300)
+@examples(200)
 @given(texts=TEXTS, data=st.data())
 def test_words_are_the_runs_of_letters(texts: list[str], data: st.DataObject) -> None:
     written = [" " * led + run for t in texts for _, run in runs(t, is_letter) for led in (0, 1)]

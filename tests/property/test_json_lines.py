@@ -122,7 +122,7 @@ def _line(draw: st.DrawFn) -> bytes:
 FILES = st.lists(_line(), min_size=1, max_size=6)
 
 
-@examples(300)
+@examples(200)
 @given(lines=FILES, ended=st.booleans())
 def test_what_json_sees_is_scanned_or_rejected(
     tmp_path: Path, lines: list[bytes], ended: bool
@@ -150,7 +150,7 @@ def test_what_json_sees_is_scanned_or_rejected(
             assert expected is None or completion == plain(expected), line
 
 
-@examples(150)
+@examples(100)
 @given(lines=FILES)
 def test_a_good_line_is_never_rejected(tmp_path: Path, lines: list[bytes]) -> None:
     """The other way round: an audit that rejects what trains would be of no use."""

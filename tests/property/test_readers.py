@@ -62,7 +62,7 @@ def test_rows_of_every_schema_are_made() -> None:
     ("schema", "kind"),
     [(s, k) for s in MAKERS for k in FORMATS if s in (*mixed(k), "prompt", "tokens")],
 )
-@examples(5)
+@examples(4)
 @given(data=st.data())
 def test_every_schema_is_read_from_every_format(
     tmp_path: Path, tokenizer: str, schema: str, kind: str, data: st.DataObject
@@ -82,7 +82,7 @@ def test_every_schema_is_read_from_every_format(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@examples(25)
+@examples(20)
 @given(data=st.data())
 def test_what_is_read_depends_on_rows_alone(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     """Not on the sizes of batches and of what a read gives, nor on the compression."""
@@ -98,7 +98,7 @@ def test_what_is_read_depends_on_rows_alone(tmp_path: Path, kind: str, data: st.
 
 
 @pytest.mark.parametrize("schema", [name for name in MAKERS if name != "tokens"])
-@examples(5)
+@examples(4)
 @given(data=st.data())
 def test_a_schema_that_is_named_is_the_one_that_is_found(
     tmp_path: Path, schema: str, data: st.DataObject
@@ -114,7 +114,7 @@ def test_a_schema_that_is_named_is_the_one_that_is_found(
 
 
 @pytest.mark.parametrize("kind", TEXT_FORMATS)
-@examples(40)
+@examples(30)
 @given(data=st.data())
 def test_damage_is_accounted_for(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     written = write(data.draw, kind, data.draw(made_rows(mixed(kind), least=1)))
@@ -129,7 +129,7 @@ def test_damage_is_accounted_for(tmp_path: Path, kind: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("kind", TEXT_FORMATS)
-@examples(25)
+@examples(20)
 @given(data=st.data())
 def test_damage_to_packed_bytes_is_told(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     """A checksum or a missing end tells: only what is whole may pass for whole."""
