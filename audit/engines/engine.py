@@ -39,6 +39,19 @@ class ReadingJob:
     settings: ScanSettings
     reading: ModelSettings | None
 
+    @classmethod
+    def of(
+        cls,
+        inputs: Sequence[str],
+        library_path: str,
+        reference: Sequence[str],
+        settings: ScanSettings,
+        reading: ModelSettings | None,
+    ) -> ReadingJob:
+        """Of a scan that begins."""
+        scan = uuid.uuid4().hex
+        return cls(scan, tuple(inputs), library_path, tuple(reference), settings, reading)
+
     def reader(self, library: SignatureLibrary) -> ShardReader:
         """Reads the reference. Raises as `audit.shards.scan_shard`."""
         return ShardReader(
@@ -110,14 +123,7 @@ def scan_in_shards(
         settings=settings,
         access=access,
     )
-    job = ReadingJob(
-        uuid.uuid4().hex,
-        tuple(inputs),
-        library_path,
-        tuple(reference),
-        settings,
-        merge.asked.reading,
-    )
+    job = ReadingJob.of(inputs, library_path, reference, settings, merge.asked.reading)
     least = 0 if keep_in is None else _LEAST_KEPT_SHARDS
     count = max(1, min(len(sources), max(least, _SHARDS_A_WORKER * engine.workers)))
     kept = None if keep_in is None else KeptShards(keep_in, merge.asked, sources, count)

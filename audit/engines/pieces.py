@@ -85,14 +85,7 @@ def scan_in_pieces(
         settings=settings,
         access=access,
     )
-    job = ReadingJob(
-        inputs=tuple(inputs),
-        library_path=library_path,
-        library_sha256=library.content_sha256,
-        reference=tuple(reference),
-        settings=settings,
-        reading=merge.asked.reading,
-    )
+    job = ReadingJob.of(inputs, library_path, reference, settings, merge.asked.reading)
     sources: dict[int, _Cut] = defaultdict(_Cut)
 
     def work() -> Iterator[tuple[ReadingJob, Path, LinePiece | WholeSource]]:
