@@ -162,6 +162,4 @@ def unread(shards: Sequence[Shard], inputs: Sequence[str]) -> str:
     sources = list_sources(inputs).sources
     names = [sources[place].name for shard in shards for place in shard.places(len(sources))]
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return (
-        f"not scanned: {len(names):,} of {len(sources):,} sources ({shown}), so nothing was decided"
-    )
+    return f"not scanned: {len(names):,} of {len(sources):,} sources ({shown}); nothing was decided"

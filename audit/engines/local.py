@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.backends.open_model import ModelChoice
-from audit.engines.engine import ReadingJob
+from audit.engines.engine import ReadingJob, unread
 from audit.engines.reading import read_shard_of
 from audit.model_reading import open_access
 from audit.shards import Shard, ShardState
@@ -34,9 +34,15 @@ class LocalEngine:
     ) -> Iterator[ShardState]:
         """See `Engine.read`."""
         jobs = [(job, shard, self.library_folder) for shard in shards]
-        if jobs:
-            for _, part in in_workers(_read, jobs, min(self.workers, len(jobs))):
-                yield part
+        if not jobs:
+            return
+
+        def unfinished(left: Sequence[tuple[ReadingJob, Shard, Path]]) -> str:
+            return unread([shard for _, shard, _ in left], job.inputs)
+
+        count = min(self.workers, len(jobs))
+        for _, part in in_workers(_read, jobs, count, unfinished=unfinished, option="--workers"):
+            yield part
 
     def open_access(
         self, choice: ModelChoice | None, settings: ModelSettings, progress: ModelProgress

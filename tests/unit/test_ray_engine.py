@@ -100,7 +100,7 @@ def test_a_task_that_kills_every_worker_is_told_and_the_others_are_kept(ray, fol
         scanned(RayEngine(ray, 1), keep_in=Path("kept"))
     assert str(caught.value) == (
         "Ray lost a worker 3 times (WorkerCrashedError), perhaps for want of memory: not scanned: "
-        "2 of 6 sources (data/1.jsonl, data/4.jsonl), so nothing was decided"
+        "2 of 6 sources (data/1.jsonl, data/4.jsonl); nothing was decided"
     )
     assert caught.value.exit_code is ExitCode.FAILED
     assert Path("tried-5").stat().st_size == MOST_RETRIES + 1
@@ -249,7 +249,7 @@ def started(cwd, *arguments):
 
 def fed(pipe, text):
     """A process that writes ``text`` once someone reads ``pipe``."""
-    thread = threading.Thread(target=pipe.write_text, args=(text,))
+    thread = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
     thread.start()
     return thread
 
@@ -268,7 +268,7 @@ def readers(pipe):
     return found
 
 
-def until(true, seconds=120):
+def until(true, seconds=60):
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end
