@@ -115,7 +115,7 @@ def _expand(name: str) -> tuple[list[Source], list[str]]:
     if os.path.exists(name):  # noqa: PTH110
         return [Source(name, lambda: path.open("rb"), path if path.is_file() else None)], []
     if not glob.has_magic(name):
-        raise UsageError(f"{name} does not exist")
+        raise UsageError(f"{name} does not exist" if name else "an input has an empty name")
     return _expand_glob(name)
 
 
