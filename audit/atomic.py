@@ -22,8 +22,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     target = path.resolve()
     temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}.tmp")
     # Not tempfile: its files are private (0600), a report follows the umask like any other file.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
 import sys
 import traceback
 from importlib import import_module
@@ -11,6 +12,13 @@ from pathlib import Path
 import click
 
 from audit.cli.lazy_group import LazyGroup
+from audit.cli.streams import (
+    EndedError,
+    ReaderGoneError,
+    ending_signals,
+    flush_output,
+    watch_streams,
+)
 from audit.errors import AuditError, ExitCode
 from audit.report.safe_text import strip_unsafe
 from audit.version import tool_version
@@ -69,31 +77,68 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with one of ``audit.errors.ExitCode``."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a report must not die of a narrow encoding
+    code: int = ExitCode.FAILED
+    try:
+        watch_streams()
+        with ending_signals():
+            code = _finished(arguments)
+    except BaseException as error:
+        # Python would exit with 1, which means findings here.
+        code = ExitCode.FAILED
+        with contextlib.suppress(BaseException):
+            _tell(f"stopped while it was ending ({type(error).__name__}): nothing was decided")
+    sys.exit(code)
+
+
+def _finished(arguments: list[str] | None) -> int:
+    """The exit code, once all is written and said."""
+    usage, quiet = "", False
     try:
         code = cli.main(arguments, prog_name="audit", standalone_mode=False)
+        flush_output()
+        return code if isinstance(code, int) else ExitCode.OK
+    except ReaderGoneError as error:
+        message, code, quiet = str(error), error.exit_code, True
     except AuditError as error:
-        _fail(str(error), error.exit_code)
+        message, code = str(error), error.exit_code
     except click.ClickException as error:
-        usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
-        _fail(error.format_message(), ExitCode.USAGE, usage)
+        message, code = error.format_message(), ExitCode.USAGE
+        if isinstance(error, click.UsageError) and error.ctx:
+            usage = error.ctx.get_usage()
     except click.Abort:
-        _fail("stopped before it was finished: nothing was decided", ExitCode.FAILED)
-    except BrokenPipeError:
-        # Whoever read standard output has gone; Python would complain again at shutdown.
-        sys.stdout = None
-        sys.exit(ExitCode.FAILED)
+        message, code = "stopped before it was finished: nothing was decided", ExitCode.FAILED
+    except EndedError as error:
+        message = f"stopped by {error} before it was finished: nothing was decided"
+        code = ExitCode.FAILED
     except Exception as error:
-        # Python would exit with 1, which means findings here.
-        traceback.print_exc()
-        _fail(f"a defect in audit ({type(error).__name__}): nothing was decided", ExitCode.FAILED)
-    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        code = ExitCode.FAILED
+        if _ran_out_of_memory(error):
+            message = (
+                "memory ran out: nothing was decided; free some, raise the limit of this process, "
+                "give less data at once, or with a model use --dtype bfloat16 and fewer rows"
+            )
+        else:
+            traceback.print_exc()
+            message = f"a defect in audit ({type(error).__name__}): nothing was decided"
+    # Out here the error's frames are gone, and what they held of memory.
+    if not quiet:
+        _tell(message, usage)
+    return code
 
 
-def _fail(message: str, code: ExitCode, usage: str = "") -> None:
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Also what torch raises, on GPUs and on CPUs, without importing it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        # A limit on memory leaves no room for a library that is loaded on demand.
+        or (isinstance(error, ImportError) and "failed to map segment" in str(error))
+    )
+
+
+def _tell(message: str, usage: str = "") -> None:
     if usage:
         click.echo(usage, err=True)
     click.echo(f"audit: {strip_unsafe(message)}", err=True)
-    sys.exit(code)
