@@ -27,6 +27,7 @@ from detectors.rows import ROW_SCHEMA
 
 _BATCH_ROWS = 16384
 _MAX_REJECT_EXAMPLES = 20
+_CHANGED = "changed while it was read"
 # Rows of a megabyte each must not fill the memory, whatever the number asked for.
 _MAX_BATCH_CHARACTERS = 16 << 20
 _FREE_CHARACTERS = 64 << 20
@@ -76,6 +77,7 @@ def _read_source(
     source: Source, reader: RowReader, batch_rows: int, limits: Limits
 ) -> Iterator[Batch]:
     name = printable(source.name)
+    before = _standing(source)
     try:
         raw = source.open()
     except Exception as error:  # remote drivers raise types of their own
@@ -88,9 +90,24 @@ def _read_source(
     # Standard input is not ours to close.
     closes = raw.close if source.name != STDIN_NAME else lambda: None
     try:
-        yield from _read_opened(source, name, StoredBytes(raw), reader, batch_rows, limits)
+        for batch in _read_opened(source, name, StoredBytes(raw), reader, batch_rows, limits):
+            if batch.finished and not batch.broken and _standing(source) != before:
+                batch = replace(batch, broken=BrokenSource(name, 0, _CHANGED))
+            yield batch
     finally:
         closes()
+
+
+def _standing(source: Source) -> tuple[int, int, int] | None:
+    """What changes where a local file is written to, cut, removed or replaced. Rows that were not
+    there when it was read, or are not any more, must not pass for scanned."""
+    if source.path is None:
+        return None
+    try:
+        found = source.path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +161,7 @@ def _cut(
     if source.path is None:  # what is no file may not be there a second time
         yield WholeSource(place)
         return
+    before = _standing(source)
     try:
         raw = source.open()
     except OSError:
@@ -179,6 +197,8 @@ def _cut(
                 stored.drain()
         if held:
             yield LinePiece(place, number, name, tuple(held), stored.size_bytes - read_bytes)
+        if broken is None and _standing(source) != before:
+            broken = BrokenSource(name, 0, _CHANGED)
         yield LineSource(place, name, opened, stored, broken)
 
 

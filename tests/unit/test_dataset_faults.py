@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import struct
 from collections import Counter
@@ -392,3 +393,36 @@ def test_every_schema_is_documented() -> None:
 
     text = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text()
     assert [s.name for s in SCHEMAS if f"| `{s.name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("change", ["cut", "grown", "written over", "replaced", "removed"])
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_source_that_changes_while_it_is_read_is_incomplete(
+    tmp_path: Path, change: str, ending: str
+) -> None:
+    path = tmp_path / f"data.{ending}"
+    rows = pl.DataFrame([{"prompt": "p", "completion": f"{n}"} for n in range(30)])
+    rows.write_ndjson(path) if ending == "jsonl" else rows.write_parquet(path)
+    whole = path.read_bytes()
+    batches = read_batches([str(path)], batch_rows=10)
+    seen = [next(batches)]
+    if change == "cut":
+        os.truncate(path, len(whole) // 2)
+    elif change == "grown":
+        with path.open("ab") as stream:
+            stream.write(whole)
+    elif change == "written over":
+        path.write_bytes(whole)
+        os.utime(path, (1, 1))  # clocks of file systems may be coarse
+    elif change == "removed":
+        path.unlink()
+    else:
+        (tmp_path / "other").write_bytes(whole)
+        (tmp_path / "other").replace(path)
+    seen += batches
+    broken = [batch.broken for batch in seen if batch.broken]
+    assert [found.source for found in broken] == [str(path)]
+    assert seen[-1].finished is not None
+    if change not in ("cut", "grown"):
+        assert "changed while it was read" in broken[0].message
+        assert sum(batch.rows.height for batch in seen) == 30
