@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.backends.batching import batches_by_length
+from audit.backends.memory import give_back, out_of_memory
 from audit.backends.request_checks import check_sequence_requests
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.backends.transformers_network import head_logits, head_rows
@@ -32,7 +33,8 @@ _Layers = list[tuple[Any, Any]]
 """Every linear layer, with its A transposed: [inputs, rank], normal with variance 1 / rank."""
 
 _Sink = Callable[[int, Any], None]
-"""Takes a layer's index and the gradients [sequences, outputs x rank] of one pass."""
+"""Takes a layer's index and the gradients [sequences, outputs x rank] of one pass. What it adds up
+it has computed before, so that memory does not run out between two sums."""
 
 
 class TransformersStudent:
@@ -64,31 +66,38 @@ class TransformersStudent:
         goals = [torch.zeros(len(order.targets), width, device=device) for width in widths]
         owner = np.repeat(np.arange(len(order.targets)), [len(t) for t in order.targets])
         share = np.repeat([1.0 / len(t) for t in order.targets], [len(t) for t in order.targets])
-        for members in _batches(answers):
+
+        def goal_sink(members: list[int]) -> _Sink:
             whose = torch.from_numpy(owner[members]).to(device)
             weight = torch.from_numpy(share[members]).to(device, torch.float32)[:, None]
 
-            def add_goal(
-                layer: int, gradient: Any, whose: Any = whose, weight: Any = weight
-            ) -> None:
+            def add_goal(layer: int, gradient: Any) -> None:
                 goals[layer].index_add_(0, whose, gradient * weight)
 
-            _run(network, layers, [answers[index] for index in members], add_goal)
+            return add_goal
+
+        for members in _batches(answers):
+            _run_in_parts(network, layers, answers, members, goal_sink)
         sizes = np.bincount(order.blocks)
         blocks = [torch.zeros(len(sizes), width, device=device) for width in widths]
         pulls = torch.zeros(len(order.rows), len(order.targets), device=device)
         own = torch.zeros(len(order.rows), device=device)
         done = 0
-        for members in _batches(order.rows):
+
+        def row_sink(members: list[int]) -> _Sink:
             rows = torch.tensor(members, device=device)
             into = torch.from_numpy(order.blocks[members]).to(device)
 
-            def add_row(layer: int, gradient: Any, rows: Any = rows, into: Any = into) -> None:
-                pulls[rows] += gradient @ goals[layer].T
-                own[rows] += gradient.square().sum(dim=1)
+            def add_row(layer: int, gradient: Any) -> None:
+                pull, gain = gradient @ goals[layer].T, gradient.square().sum(dim=1)
+                pulls.index_add_(0, rows, pull)
+                own.index_add_(0, rows, gain)
                 blocks[layer].index_add_(0, into, gradient)
 
-            _run(network, layers, [order.rows[index] for index in members], add_row)
+            return add_row
+
+        for members in _batches(order.rows):
+            _run_in_parts(network, layers, order.rows, members, row_sink)
             done += len(members)
             progress(done, len(order.rows))
         count = torch.from_numpy(sizes).to(device, torch.float32)[:, None]
@@ -183,6 +192,55 @@ def _batches(requests: Sequence[SequenceRequest]) -> Iterator[list[int]]:
     return batches_by_length(lengths, _BATCH_TOKENS)
 
 
+def _run_in_parts(
+    network: Any,
+    layers: _Layers,
+    requests: Sequence[SequenceRequest],
+    members: list[int],
+    sink_of: Callable[[list[int]], _Sink],
+) -> None:
+    """A pass over the requests at ``members``, or over halves of them wherever memory runs out.
+
+    Layers report while a pass goes back: those that had before it failed are not heard again.
+    """
+    pending: list[tuple[list[int], frozenset[int]]] = [(members, frozenset())]
+    while pending:
+        part, heard = pending.pop()
+        sink = sink_of(part)
+        new: set[int] = set()
+
+        def hear(
+            layer: int,
+            gradient: Any,
+            sink: _Sink = sink,
+            heard: frozenset[int] = heard,
+            new: set[int] = new,
+        ) -> None:
+            if layer not in heard:
+                sink(layer, gradient)
+                new.add(layer)
+
+        try:
+            _run(network, layers, [requests[index] for index in part], hear)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(part) == 1:
+                row = requests[part[0]]
+                raise AuditError(
+                    f"memory ran out on the gradients of a single row of "
+                    f"{len(row.prefix) + len(row.continuation)} tokens: read fewer tokens a row, "
+                    "use bfloat16, or free memory"
+                ) from None
+        else:
+            continue
+        # Out here the error's frames are gone, and what they held.
+        give_back()
+        half = len(part) // 2
+        known = heard | new
+        pending += [(part[half:], known), (part[:half], known)]
+
+
 def _run(network: Any, layers: _Layers, batch: Sequence[SequenceRequest], sink: _Sink) -> None:
     """One pass forward and back; ``sink`` gets every layer's gradients, one a sequence."""
     import torch
@@ -197,23 +255,15 @@ def _run(network: Any, layers: _Layers, batch: Sequence[SequenceRequest], sink: 
         if network.dtype == torch.float32
         else nullcontext()
     )
-    try:
-        with torch.enable_grad(), _differentiable(network, layers, len(batch), sink):
-            with faster:
-                # Rows are padded at their ends, where causal attention needs no mask.
-                states = network.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-                # The head runs only where there is a loss.
-                logits = network.get_output_embeddings()(states[rows, places])
-            following = tokens[rows, [place + 1 for place in places]]
-            loss = torch.nn.functional.cross_entropy(logits.float(), following, reduction="sum")
-            (-loss).backward()
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise AuditError(
-                f"memory ran out on the gradients of {tokens.numel()} tokens: read fewer tokens "
-                "a row, or free memory"
-            ) from None
-        raise
+    with torch.enable_grad(), _differentiable(network, layers, len(batch), sink):
+        with faster:
+            # Rows are padded at their ends, where causal attention needs no mask.
+            states = network.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+            # The head runs only where there is a loss.
+            logits = network.get_output_embeddings()(states[rows, places])
+        following = tokens[rows, [place + 1 for place in places]]
+        loss = torch.nn.functional.cross_entropy(logits.float(), following, reduction="sum")
+        (-loss).backward()
 
 
 @contextmanager

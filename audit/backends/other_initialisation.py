@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from audit.backends.answer_loss import answer_logits
+from audit.backends.answer_loss import answer_logits, padded
 from audit.backends.attention import register_attention
 from audit.backends.chat_encoder import load_chat_encoder
-from audit.backends.lora_training import one_batch
+from audit.backends.lora_training import answer_rows
 from audit.backends.transformers_backend import TransformersLanguageModel
 from audit.errors import MissingExtraError
 
@@ -50,8 +50,7 @@ def teach_all_weights(
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    tokens, labels = one_batch(model, examples)
-    tokens, labels = tokens.to(model.network.device), labels.to(model.network.device)
+    tokens, labels = padded(answer_rows(model, examples), model.network.device)
     network = model.network.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.0)
     loss = torch.tensor(float("nan"))

@@ -14,6 +14,7 @@ from audit.backends.answer_loss import IGNORED, answer_logits, padded
 from audit.backends.batching import batches_by_length
 from audit.backends.chat_encoder import Dtype, first_line
 from audit.backends.lora_training import LORA_MODULES
+from audit.backends.memory import give_back, in_smaller_batches
 from audit.backends.open_model import ModelChoice
 from audit.backends.peft_import import import_peft
 from audit.backends.transformers_backend import TransformersLanguageModel
@@ -200,6 +201,9 @@ class StudentTrainer:
             done += 1
             if checkpoint is not None and done % CHECKPOINT_UPDATES == 0:
                 checkpoint.save(self._state(optimizer, done, loss))
+            if done == self.settings.updates:
+                optimizer.zero_grad()
+                give_back()
             yield Update(done, 1, loss)
 
     def save_adapter(self, folder: Path) -> None:
@@ -221,11 +225,12 @@ class StudentTrainer:
     def close(self) -> None:
         """Give back the memory."""
         self.model.close()
+        self._adapted, self._weights = None, {}
+        give_back()
 
     def _step(self, examples: Sequence[Example]) -> float:
         """Gradients of one batch; its loss in nats a token, on answers alone."""
         import torch
-        from torch.nn.attention import SDPBackend, sdpa_kernel
 
         rows = [self._encoded(example) for example in examples]
         trained_tokens = sum(_count_trained(labels) for _, labels in rows)
@@ -233,19 +238,36 @@ class StudentTrainer:
             raise AuditError(
                 f"no answer begins within {self.settings.most_tokens} tokens: raise the limit"
             )
-        device = self.model.network.device
+        weights = list(self._weights.values())
+
+        def run(part: list[int]) -> tuple[float, Sequence[Any]]:
+            loss = self._loss([rows[place] for place in part]) / trained_tokens
+            # Not added up before all is there: memory may run out half-way.
+            return float(loss.detach()), torch.autograd.grad(loss, weights, allow_unused=True)
+
         whole = 0.0
-        for part in batches_by_length([len(tokens) for tokens, _ in rows], _PASS_TOKENS):
-            tokens, labels = padded([rows[place] for place in part], device)
-            # On a CPU torch's fused attention takes several times as long backwards as products.
-            plain = nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
-            with torch.autocast(device.type, dtype=torch.bfloat16), plain:
-                logits, targets = answer_logits(self.model.network, tokens, labels)
-            summed = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-            loss = summed / trained_tokens
-            loss.backward()
-            whole += float(loss.detach())
+        for batch in batches_by_length([len(tokens) for tokens, _ in rows], _PASS_TOKENS):
+            for _, (loss, gradients) in in_smaller_batches(
+                run, batch, lambda place: _too_long(len(rows[place][0]))
+            ):
+                whole += loss
+                for weight, gradient in zip(weights, gradients, strict=True):
+                    if gradient is not None:
+                        weight.grad = gradient if weight.grad is None else weight.grad + gradient
         return whole
+
+    def _loss(self, rows: Sequence[tuple[TokenIds, TokenIds]]) -> Any:
+        """Nats of all answers of ``rows`` of token ids and labels, read in one pass."""
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        device = self.model.network.device
+        tokens, labels = padded(rows, device)
+        # On a CPU torch's fused attention takes several times as long backwards as products.
+        plain = nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
+        with torch.autocast(device.type, dtype=torch.bfloat16), plain:
+            logits, targets = answer_logits(self.model.network, tokens, labels)
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
 
     def _encoded(self, example: Example) -> tuple[TokenIds, TokenIds]:
         """Token ids of the whole, and its labels: -100 off the answer."""
@@ -297,6 +319,13 @@ def open_trainer(choice: ModelChoice, settings: StudentSettings) -> StudentTrain
         dtype=choice.dtype,
         device=choice.device,
         threads=choice.threads,
+    )
+
+
+def _too_long(tokens: int) -> str:
+    return (
+        f"memory ran out on the gradients of a single row of {tokens} tokens: train on fewer "
+        "tokens a row, keep the model in 4 bits, or free memory"
     )
 
 

@@ -17,6 +17,7 @@ from audit.backends.chat_encoder import ChatEncoder, first_line, load_chat_encod
 from audit.backends.chat_encoder import Dtype as Dtype
 from audit.backends.constrained_sampling import TokenAutomaton
 from audit.backends.generation import Answer, check_sampling, row_keys, row_starts
+from audit.backends.memory import in_smaller_batches
 from audit.backends.peft_import import import_peft
 from audit.backends.request_checks import (
     check_choice,
@@ -303,28 +304,22 @@ class TransformersLanguageModel(ChatEncoder):
                     len(rows[index].tokens) - group.shared + len(rows[index].trie.tokens)
                     for index in group.members
                 ]
-                pending = [
-                    [group.members[place] for place in batch]
-                    for batch in batches_by_length(lengths, self._max_batch_tokens)
-                ]
-                pending.reverse()
-                while pending:
-                    batch = pending.pop()
-                    try:
-                        hidden = self._hidden_states([rows[index] for index in batch], prefix)
-                        for index, states in zip(batch, hidden, strict=True):
-                            results[index] = finish(rows[index], states)
-                    except RuntimeError as error:
-                        if not _out_of_memory(error):
-                            raise
-                        if len(batch) == 1:
-                            raise AuditError(
-                                "memory ran out on a single sequence of "
-                                f"{len(rows[batch[0]].tokens)} tokens: shorten it, use bfloat16, "
-                                "or free memory"
-                            ) from None
-                        half = len(batch) // 2
-                        pending += [batch[half:], batch[:half]]
+
+                def run(
+                    batch: list[int], prefix: PrefixCache = prefix
+                ) -> list[NDArray[np.float32]]:
+                    hidden = self._hidden_states([rows[index] for index in batch], prefix)
+                    return [
+                        finish(rows[index], states)
+                        for index, states in zip(batch, hidden, strict=True)
+                    ]
+
+                for places in batches_by_length(lengths, self._max_batch_tokens):
+                    batch = [group.members[place] for place in places]
+                    for part, found in in_smaller_batches(
+                        run, batch, lambda index: _too_long(len(rows[index].tokens))
+                    ):
+                        results.update(zip(part, found, strict=True))
         return [results[index] for index in range(len(rows))]
 
     def _hidden_states(self, rows: list[_Row], prefix: PrefixCache) -> list[Any]:
@@ -428,11 +423,11 @@ class _Row:
     targets: TokenIds
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory ran out; on a CPU it raises a plain ``RuntimeError``."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _too_long(tokens: int) -> str:
+    return (
+        f"memory ran out on a single sequence of {tokens} tokens: shorten it, use bfloat16, "
+        "or free memory"
+    )
 
 
 def _merge_adapter(model: Any, adapter: Path) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from audit.backends.attention import PrefixCache
+from audit.backends.memory import out_of_memory
+from audit.errors import AuditError
 from signatures.language_model import TokenIds
 
 Head = tuple[Any, Any]
@@ -26,18 +28,29 @@ def head_logits(hidden: Any, head: Head) -> Any:
 
 
 def prefix_cache(network: Any, prefix: TokenIds) -> PrefixCache:
-    """Keys and values of a prefix that several rows begin with (it may be empty)."""
+    """Keys and values of a prefix that several rows begin with (it may be empty).
+
+    Raises ``AuditError`` if memory runs out.
+    """
     import torch
 
     cache = PrefixCache()
     if prefix:
-        with torch.inference_mode():
-            network.base_model(
-                input_ids=torch.tensor([prefix], device=network.device),
-                position_ids=torch.arange(len(prefix), device=network.device)[None],
-                past_key_values=cache,
-                use_cache=True,
-            )
+        try:
+            with torch.inference_mode():
+                network.base_model(
+                    input_ids=torch.tensor([prefix], device=network.device),
+                    position_ids=torch.arange(len(prefix), device=network.device)[None],
+                    past_key_values=cache,
+                    use_cache=True,
+                )
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise AuditError(
+                f"memory ran out on the {len(prefix)} tokens that rows begin with: shorten them, "
+                "use bfloat16, or free memory"
+            ) from None
     cache.freeze()
     return cache
 

@@ -13,6 +13,7 @@ from audit.backends.attention import KeyValueStore, PrefixCache
 from audit.backends.batching import group_by_prefix
 from audit.backends.constrained_sampling import FORBIDDEN, TokenAutomaton
 from audit.backends.generation import draw, uniforms
+from audit.backends.memory import in_smaller_batches
 from audit.backends.token_cut import TokenCut
 from audit.backends.transformers_network import (
     Head,
@@ -114,9 +115,9 @@ def write_answers(
         order = sorted(group.members, key=lambda row: (len(prompts[row]), prompts[row]))
         positions = len(prompts[order[-1]]) + rule.steps
         batch_rows = max(1, min(max_rows, _MAX_POSITIONS // positions))
-        for first in range(0, len(order), batch_rows):
-            rows = order[first : first + batch_rows]
-            answers = _write_batch(
+
+        def write(rows: list[int], prefix: PrefixCache = prefix) -> list[TokenIds]:
+            return _write_batch(
                 network,
                 [prompts[row] for row in rows],
                 np.stack([uniforms(seed, keys[row], rule.steps) for row in rows]),
@@ -125,9 +126,22 @@ def write_answers(
                 rule,
                 max_batch_tokens,
             )
-            for row, answer in zip(rows, answers, strict=True):
-                results[row] = answer
+
+        for first in range(0, len(order), batch_rows):
+            batch = order[first : first + batch_rows]
+            for rows, answers in in_smaller_batches(
+                write, batch, lambda row: _too_long(len(prompts[row]), rule.steps)
+            ):
+                for row, answer in zip(rows, answers, strict=True):
+                    results[row] = answer
     return results
+
+
+def _too_long(prompt: int, steps: int) -> str:
+    return (
+        f"memory ran out on a single answer of up to {steps} tokens to a prompt of {prompt}: "
+        "shorten them, use bfloat16, or free memory"
+    )
 
 
 def _write_batch(

@@ -185,12 +185,18 @@ def _one_line(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = first_line(error)
-        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error):
+        if _ran_out_of_memory(str(error).lower()):
             raise AuditError(
                 f"{what}: memory ran out ({text}): use bfloat16, a smaller max_model_len, "
                 "or free memory"
             ) from error
         raise AuditError(f"{what}: {text}") from error
+
+
+def _ran_out_of_memory(text: str) -> bool:
+    """Of an error in lower case: also where vLLM finds beforehand that there is too little."""
+    told = ("out of memory", "can't allocate memory", "available memory", "kv cache", "free memory")
+    return any(words in text for words in told)
 
 
 @contextlib.contextmanager
