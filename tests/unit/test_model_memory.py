@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -170,6 +171,15 @@ def test_gradients_of_smaller_passes_are_added_up_once(trainer: StudentTrainer) 
         if "lora_B" in name:  # that of A is 0 while B is
             far = np.linalg.norm(found[name] - gradient)
             assert far < 0.05 * np.linalg.norm(gradient), name
+
+
+def test_a_closed_trainer_holds_no_network(tiny_model_dir: Path) -> None:
+    made = StudentTrainer(tiny_model_dir, StudentSettings(updates=1, batch_rows=5), threads=1)
+    for _ in made.train(batch, seed=1):
+        pass
+    network = weakref.ref(made.model.network)
+    made.close()
+    assert network() is None
 
 
 def test_a_teacher_of_smaller_passes_is_the_same(
