@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import gzip
 import json
 import os
@@ -225,6 +226,7 @@ def full_stdout(lab: Lab, folder: Path) -> tuple[Ended, list[str]]:
 def gone_reader(lab: Lab, folder: Path) -> tuple[Ended, list[str]]:
     name = lab.rng.choice(FORMATS)
     reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # most reports are larger
     process = lab.begin([*lab.scan, "-f", name], stdout=writing)
     os.close(writing)
     os.read(reading, lab.rng.choice((1, 100, 5000))) if lab.rng.random() < 0.5 else b""
@@ -267,7 +269,7 @@ def full_disk_of_sanitise(lab: Lab, folder: Path) -> tuple[Ended, list[str]]:
     ending = lab.rng.choice(DATA_ENDINGS)
     source = lab.sources[0]
     output = folder / f"clean.{ending}"
-    arguments = ["sanitise", str(source), "-s", "mask", "-q", "-o"]
+    arguments = ["sanitise", str(source), "-s", "shuffle", "-q", "-o"]
     with lab.folder() as good:
         lab.run([*arguments, str(good / output.name)])
         made = {path.name: path.read_bytes() for path in good.iterdir() if path.is_file()}
@@ -421,7 +423,7 @@ def a_bad_output(lab: Lab, folder: Path) -> tuple[Ended, list[str]]:
 
 def no_temporary_folder(lab: Lab, folder: Path) -> tuple[Ended, list[str]]:
     ended = lab.run(
-        ["sanitise", str(lab.sources[0]), "-s", "mask", "-q", "-o", str(folder / "c.jsonl")],
+        ["sanitise", str(lab.sources[0]), "-s", "shuffle", "-q", "-o", str(folder / "c.jsonl")],
         environment={"TMPDIR": str(folder / "nowhere")},
     )
     return ended, common(ended)

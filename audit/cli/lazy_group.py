@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from audit.cli.streams import let_ctrl_c_interrupt
+
 
 class LazyGroup(click.Group):
     """Knows its commands by name and by ``module:attribute``."""
@@ -27,4 +29,5 @@ class LazyGroup(click.Group):
             return None
         module, attribute = target.split(":")
         command: click.Command = getattr(import_module(module), attribute)
+        let_ctrl_c_interrupt()
         return command

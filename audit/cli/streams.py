@@ -127,6 +127,13 @@ def ending_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def let_ctrl_c_interrupt() -> None:
+    """Polars, once it is imported, has the system begin an interrupted read anew: Ctrl-C would not
+    end a command that waits for a pipe."""
+    if hasattr(signal, "siginterrupt"):  # Windows has none
+        signal.siginterrupt(signal.SIGINT, True)
+
+
 def _end(number: int, _frame: FrameType | None) -> None:
     raise EndedError(signal.Signals(number).name)
 

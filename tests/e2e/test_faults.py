@@ -59,7 +59,8 @@ def finish(process):
     with contextlib.ExitStack() as stack:
         stack.callback(process.kill)
         out, err = process.communicate(timeout=120)
-    return process.returncode, out, (err or b"").decode().splitlines()
+    # Where Ctrl-C was pressed, click begins a new line first.
+    return process.returncode, out, (err or b"").decode().strip().splitlines()
 
 
 def finish_after(process, number):
