@@ -159,7 +159,16 @@ def _merged(merge: ShardMerge, part: ShardState, progress: Progress) -> None:
 
 def unread(shards: Sequence[Shard], inputs: Sequence[str]) -> str:
     """What is not scanned without ``shards``, in words."""
+    count = len(list_sources(inputs).sources)
+    return not_scanned([place for shard in shards for place in shard.places(count)], inputs)
+
+
+def not_scanned(places: Sequence[int], inputs: Sequence[str]) -> str:
+    """What is not scanned without the sources at ``places``, in words."""
     sources = list_sources(inputs).sources
-    names = [sources[place].name for shard in shards for place in shard.places(len(sources))]
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"not scanned: {len(names):,} of {len(sources):,} sources ({shown}); nothing was decided"
+    shown = ", ".join(sources[place].name for place in places[:3])
+    more = ", ..." if len(places) > 3 else ""
+    return (
+        f"not scanned: {len(places):,} of {len(sources):,} sources ({shown}{more}); nothing was "
+        "decided"
+    )

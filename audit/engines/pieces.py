@@ -18,13 +18,12 @@ from audit.dataset.read import (
     LineSource,
     WholeSource,
     cut_sources,
-    printable,
     read_piece,
     row_reader,
     summary_of,
 )
 from audit.dataset.record import Batch
-from audit.engines.engine import ReadingJob
+from audit.engines.engine import ReadingJob, not_scanned
 from audit.engines.reading import reader_of
 from audit.read_summary import ReadSummary
 from audit.scan import Progress, Reading, ScanSettings
@@ -95,7 +94,12 @@ def scan_in_pieces(
             else:
                 yield job, library_folder, piece
 
-    parts = in_workers(_read, work(), workers, unfinished=_unread, option="--workers")
+    def unfinished(jobs: Sequence[tuple[ReadingJob, Path, LinePiece | WholeSource]]) -> str:
+        begun = {piece.place for _, _, piece in jobs}
+        rest = range(max(begun) + 1, len(list_sources(inputs).sources))
+        return not_scanned(sorted({*begun, *rest}), inputs)
+
+    parts = in_workers(_read, work(), workers, unfinished=unfinished, option="--workers")
     for _, part in parts:
         sources[part.place].parts[part.number] = part
         merge.add_states(part.states, part.sample)
@@ -106,30 +110,23 @@ def scan_in_pieces(
     return merge.result()
 
 
-def _unread(jobs: Sequence[tuple[ReadingJob, Path, LinePiece | WholeSource]]) -> str:
-    sources = list_sources(jobs[0][0].inputs).sources
-    names = dict.fromkeys(printable(sources[piece.place].name) for _, _, piece in jobs)
-    shown = ", ".join([*names][:3]) + (", ..." if len(names) > 3 else "")
-    return f"not scanned to the end: {shown}; nothing was decided"
-
-
 def _found(place: int, cut: _Cut) -> Iterator[ReadSummary]:
     """What was found of one source, in the order of its rows."""
     parts = [part for _, part in sorted(cut.parts.items())]
-    yield from (part.found for part in parts)
     if (end := cut.end) is None:
+        yield from (part.found for part in parts)
         return
-    schemas: Counter[str] = Counter()
-    for part in parts:
-        schemas.update(part.schemas)
-        if end.broken is not None:
-            part.found.broken.clear()  # why the source breaks off says more than where
+    schemas = sum((part.schemas for part in parts), Counter[str]())
     rejected = sum(part.found.reject_counts.total() for part in parts)
     summary = summary_of(end.source, end.opened, end.stored, schemas, rejected)
     last = ReadSummary(sources=[(place, summary)])
-    if end.broken is not None:
+    # Why a source breaks off in a line says more than how that line looks.
+    is_cut = any(part.found.broken for part in parts)
+    if end.broken is not None and (end.broken.line or not is_cut):
+        for part in parts:
+            part.found.broken.clear()
         last.broken.append((place, end.broken))
-    yield last
+    yield from (*(part.found for part in parts), last)
 
 
 class _PieceReading(Reading):
