@@ -40,7 +40,7 @@ from audit.local_engine import scan_in_processes
 from audit.report.json_report import to_json
 from audit.scan import ScanSettings, scan
 from audit.scan_result import Outcome, ScanResult
-from signatures.library import SignatureLibrary, save_library
+from signatures.library import SignatureLibrary, load_library, save_library
 from tests import synthetic
 from tests.accounts import account_of
 from tests.made_rows import MAKERS, Made, columns_of, frame_of
@@ -173,7 +173,9 @@ class Soak:
         self._folder = folder
         library = synthetic.library(decoys=synthetic.DECOYS[:5])
         self._library_folder = folder / "library"
-        self._library: SignatureLibrary = save_library(library, self._library_folder)
+        save_library(library, self._library_folder)
+        # As workers load it: a library in memory has more digits than the one that is stored.
+        self._library: SignatureLibrary = load_library(self._library_folder)
         reference = folder / "reference.jsonl"
         texts = synthetic.number_rows(300, np.random.default_rng(seed))
         reference.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -187,7 +189,9 @@ class Soak:
         rng = self._rng
         data = self._folder / "data"
         data.mkdir()
-        files = [written(rng, data, number) for number in range(rng.randint(1, 3))]
+        # Two files at first, for two processes.
+        count = rng.randint(1, 3) if self.counts["rounds"] else 2
+        files = [written(rng, data, number) for number in range(count)]
         try:
             for file in files:
                 self._read(file)
@@ -217,7 +221,9 @@ class Soak:
 
     def _scan(self, data: Path, files: list[File]) -> None:
         one = self._scanned(data, 1)
-        again = self._scanned(data, 2 if self._rng.random() < 0.125 else 1)
+        # The first time also opens what processes are started with, once and for all.
+        in_two = not self.counts["rounds"] or self._rng.random() < 0.125
+        again = self._scanned(data, 2 if in_two else 1)
         self.counts["scans"] += 2
         if to_json(one) != to_json(again):
             self.counts["reports that differ"] += 1
