@@ -302,11 +302,11 @@ def test_a_killed_worker_is_not_seen_in_what_a_command_prints(folder, pipe):
     (worker,) = readers(pipe)
     assert b"ray::" in Path(f"/proc/{worker}/cmdline").read_bytes()
     os.kill(worker, signal.SIGKILL)
-    until(lambda: not readers(pipe))
+    until(lambda: worker not in readers(pipe))
+    # The pipe stays open until all is written: the next worker may have opened it already.
+    fed(pipe, TEXT).join()
     os.close(descriptor)
-    thread = fed(pipe, TEXT)
     report, told = run.communicate()
-    thread.join()
     assert (run.returncode, told) == (ExitCode.FAILED, b"")
     assert report == report_of(folder, pipe)
 
