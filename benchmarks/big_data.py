@@ -32,7 +32,7 @@ _WORDS = [
     *("as", "his", "they", "be", "at", "one", "have", "this", "from", "or", "had", "by", "some"),
     *("what", "there", "we", "can", "out", "other", "were", "all", "your", "when", "up", "use"),
 ]
-_AUDIT = (sys.executable, "-c", "from audit.cli.main import main; main()")
+_AUDIT = (sys.executable, "-c", "from audit.cli.start import main; main()")
 
 
 def number_row(rng: np.random.Generator) -> dict[str, object]:

@@ -155,7 +155,7 @@ def command_cases(file: Path) -> Iterator[Case]:
     from benchmarks.big_data import measured
 
     size = file.stat().st_size
-    command = (sys.executable, "-c", "from audit.cli.main import main; main()", "scan")
+    command = (sys.executable, "-c", "from audit.cli.start import main; main()", "scan")
     for workers in (1, 2):
 
         def run(workers: int = workers) -> int:

@@ -10,6 +10,8 @@ def main() -> None:
 
     Python ends with 1 where an import fails, which means findings here.
     """
+    # numpy's matrices are small here: several threads of BLAS only wait for each other, busily.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from audit.cli.main import main as run
     except BaseException as error:
