@@ -49,3 +49,8 @@ class MissingExtraError(AuditError):
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
         """An error may come from another process."""
         return MissingExtraError, self._parts
+
+
+def one_line(error: Exception) -> str:
+    """What ``error`` says, in a line of at most 300 characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

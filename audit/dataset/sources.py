@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from audit.errors import AuditError, MissingExtraError, UsageError
+from audit.errors import AuditError, MissingExtraError, UsageError, one_line
 
 STDIN_NAME = "<stdin>"
 
@@ -252,7 +252,7 @@ def _expand_url(url: str) -> tuple[list[Source], list[str]]:
     except FileNotFoundError:
         raise UsageError(f"{url} does not exist") from None
     except Exception as error:  # drivers raise types of their own
-        raise AuditError(f"{url} cannot be listed: {_one_line(error)}") from error
+        raise AuditError(f"{url} cannot be listed: {one_line(error)}") from error
     return found, ignored
 
 
@@ -273,7 +273,3 @@ def _list_remote(files: Any, path: str, url: str) -> tuple[list[Source], list[st
             return named, [s.name for s in matches if not _is_data(s.name)]
         return matches, []
     raise UsageError(f"{url} does not exist")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from audit.errors import AuditError, MissingExtraError
+from audit.errors import AuditError, MissingExtraError, one_line
 
 MOST_RETRIES = 2
 """How often Ray begins a piece of work again whose worker died."""
@@ -63,7 +63,7 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[Any]:
                     ray.init(address=address, **_QUIETLY)
             except (ConnectionError, OSError, RuntimeError, ValueError) as error:
                 where = "here" if address is None else f"at {address}"
-                raise AuditError(f"Ray {where} cannot be used: {_one_line(error)}") from error
+                raise AuditError(f"Ray {where} cannot be used: {one_line(error)}") from error
             try:
                 yield ray
             finally:
@@ -139,10 +139,6 @@ def _import_ray() -> Any:
 def _temporary_folder() -> Path:
     folder = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="audit-ray-", dir=folder if len(folder) < 20 else "/tmp"))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from audit.errors import AuditError, UsageError
+from audit.errors import AuditError, UsageError, one_line
 from audit.report.plain_json import plain, to_plain_json
 from detectors.finding import Finding
 
@@ -106,11 +106,11 @@ def read_baseline(path: Path) -> tuple[BaselineEntry, ...]:
         file = msgspec.json.decode(content, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
-            f"{path}: is no baseline: {error}; write one with  audit baseline"
+            f"{path}: is no baseline: {one_line(error)}; write one with  audit baseline"
         ) from error
     if (file.schema, file.schema_version) != (SCHEMA, SCHEMA_VERSION):
         raise UsageError(
-            f"{path}: is no baseline of version {SCHEMA_VERSION}, but {file.schema} "
+            f"{path}: is no baseline of version {SCHEMA_VERSION}, but {file.schema[:40]!r} "
             f"{file.schema_version}: write it anew with  audit baseline"
         )
     keys = [entry.key for entry in file.entries]

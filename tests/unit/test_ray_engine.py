@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audit.backends.open_model import ModelChoice
@@ -26,6 +27,7 @@ from audit.model_reading import open_access
 from audit.report.json_report import to_json
 from audit.scan import ScanSettings, scan
 from detectors.model_access import ModelSettings
+from signatures.language_model import PrefixRequest
 from tests import synthetic
 from tests.e2e.test_command import AUDIT
 from tests.unit.test_shards import ROWS
@@ -217,15 +219,16 @@ def test_models_of_two_workers_read_rows_as_one_process_does(ray, folder, concep
         assert all(f.rows_tested for f in found.findings)
         assert to_json(found) == to_json(whole)
         # A worker that dies loads its model again.
+        asked = [PrefixRequest((1, 2, 3)), PrefixRequest((4,), ((), (5,)))]
+        before = [answer for _ in range(2) for answer in model.next_token_log_probs(asked)]
         processes = [ray.get(actor.process.remote()) for actor in (one, other)]
         assert len({os.getpid(), *processes}) == 3
         for process in processes:
             os.kill(process, signal.SIGKILL)
-        access._reader = None  # nothing that was read is known any more
-        found = scan_in_shards(
-            engine, ["data"], concepts, **GIVEN, settings=settings, access=access
-        )
-        assert to_json(found) == to_json(whole)
+        after = [answer for _ in range(2) for answer in model.next_token_log_probs(asked)]
+        assert len(after) == len(before) == 4
+        assert all(map(np.array_equal, before, after))
+        assert not {ray.get(actor.process.remote()) for actor in (one, other)} & {*processes}
 
 
 @pytest.mark.model
