@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -304,8 +305,12 @@ def test_a_killed_worker_is_not_seen_in_what_a_command_prints(folder, pipe):
     descriptor = os.open(pipe, os.O_WRONLY)  # waits for the one who reads
     (worker,) = readers(pipe)
     assert b"ray::" in Path(f"/proc/{worker}/cmdline").read_bytes()
+    waiting = select.poll()
+    waiting.register(descriptor, 0)
     os.kill(worker, signal.SIGKILL)
-    until(lambda: worker not in readers(pipe))
+    # Not before nobody reads may anybody write: a process that ends holds its files a little longer
+    # than it lists them.
+    until(lambda: waiting.poll(0))
     # The pipe stays open until all is written: the next worker may have opened it already.
     fed(pipe, TEXT).join()
     os.close(descriptor)
