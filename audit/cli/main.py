@@ -105,6 +105,8 @@ def _finished(arguments: list[str] | None) -> int:
         message, code = error.format_message(), ExitCode.USAGE
         if isinstance(error, click.UsageError) and error.ctx:
             usage = error.ctx.get_usage()
+    except SystemExit as error:  # completion of words ends by itself
+        return error.code if isinstance(error.code, int) else ExitCode.OK
     except click.Abort:
         message, code = "stopped before it was finished: nothing was decided", ExitCode.FAILED
     except EndedError as error:

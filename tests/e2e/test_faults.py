@@ -41,7 +41,9 @@ def begin(folder, *arguments, unbuffered=False, most_file_bytes=None, **options)
         environment["PYTHONUNBUFFERED"] = "1"
 
     def limit():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it runs behind
+        # A shell ignores the one for what it runs behind, and nohup the other.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         if most_file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_file_bytes, most_file_bytes))
 
