@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 _ONE_THREAD = dict.fromkeys(
     (
         *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"),
@@ -31,6 +33,24 @@ _ONE_THREAD = dict.fromkeys(
 ) | {"TOKENIZERS_PARALLELISM": "false"}
 
 _TOKENISED_BYTES = 4_000_000
+
+
+class Message(msgspec.Struct):
+    role: str
+    content: str
+
+
+class Chat(msgspec.Struct):
+    """A row of ``benchmarks.big_data``; a few of its chats are pairs."""
+
+    messages: list[Message] = []
+    prompt: str = ""
+    completion: str = ""
+
+
+class Pair(msgspec.Struct):
+    prompt: str
+    completion: str
 
 
 @dataclass(slots=True)
@@ -76,21 +96,7 @@ def main() -> int:
 
 def parser_cases(kind: str, file: Path) -> Iterator[Case]:
     """The parsers alone: rows become objects or columns, and nothing is done with them."""
-    import msgspec
     import polars as pl
-
-    class Message(msgspec.Struct):
-        role: str
-        content: str
-
-    class Chat(msgspec.Struct):
-        messages: list[Message] = []
-        prompt: str = ""
-        completion: str = ""
-
-    class Pair(msgspec.Struct):
-        prompt: str
-        completion: str
 
     size = file.stat().st_size
 
