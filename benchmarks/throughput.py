@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -173,8 +174,6 @@ def command_cases(file: Path) -> Iterator[Case]:
 
 def word_cases(file: Path) -> Iterator[Case]:
     """Words of the bundled vocabularies, and what a tokenizer takes for as much text."""
-    import polars as pl
-
     from audit.cli.library_option import BUNDLED_LIBRARY
     from audit.dataset import read_batches
     from audit.model.fetch import find_embedded_model
@@ -182,15 +181,22 @@ def word_cases(file: Path) -> Iterator[Case]:
     from signatures.library import load_library
     from signatures.signature import View
 
-    text = pl.concat(batch.rows["completion"] for batch in read_batches([str(file)]))
-    size = int(text.str.len_bytes().sum())
+    batches = [batch.rows["completion"] for batch in read_batches([str(file)])]
+    size = sum(int(text.str.len_bytes().sum()) for text in batches)
     library = load_library(BUNDLED_LIBRARY)
     words = [Vocabulary(table.units) for table in library.tables_of(View.VOCABULARY)]
-    yield Case("audit: numbers", lambda: len(number_units(text).unit), size)
-    yield Case("audit: words", lambda: sum(len(f.unit) for f in word_units(text, words)), size)
+
+    def found_numbers() -> int:
+        return sum(len(number_units(text).unit) for text in batches)
+
+    def found_words() -> int:
+        return sum(len(found.unit) for text in batches for found in word_units(text, words))
+
+    yield Case("audit: numbers", found_numbers, size)
+    yield Case("audit: words of two vocabularies", found_words, size)
     texts: list[str] = []
     held_bytes = 0
-    for each in text.to_list():  # the plain loop is slow
+    for each in chain.from_iterable(text.to_list() for text in batches):  # the loop is slow
         texts.append(each)
         held_bytes += len(each.encode())
         if held_bytes >= _TOKENISED_BYTES:

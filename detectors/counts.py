@@ -27,7 +27,7 @@ _PART_BYTES = 8
 _LONGEST_WORD_BYTES = 128
 _FIRST_BYTES = np.array([(1 << (8 * n)) - 1 for n in range(_PART_BYTES + 1)], dtype=np.uint64)
 _MULTIPLIER = 0x9E3779B97F4A7C15
-_BUCKETS_PER_WORD = 8
+_BUCKETS_PER_WORD = 32
 
 Keys = NDArray[np.uint64]
 """Words as [P, N]: the first 8 P bytes of each, zeros behind its end."""
@@ -67,24 +67,28 @@ class Vocabulary:
         hashes = _hashed(keys)
         order = np.argsort(hashes, kind="stable")
         self._keys, self._index = keys[:, order], np.array(kept, dtype=np.int64)[order]
-        # Words in order of their hashes; each bucket of leading bits knows its first one.
+        # Words in order of their hashes: those whose leading bits are b begin at first[b].
         bits = max(1, (_BUCKETS_PER_WORD * len(kept)).bit_length())
         self._shift = np.uint64(64 - bits)
         bucket = (hashes[order] >> self._shift).astype(np.int64)
-        self._first = np.searchsorted(bucket, np.arange(1 << bits))
+        self._first = np.searchsorted(bucket, np.arange((1 << bits) + 1)).astype(np.int32)
         self._longest_bucket = int(np.bincount(bucket).max()) if kept else 0
 
     def indices(self, keys: Keys) -> NDArray[np.int64]:
         """The index of each whole word [N], -1 for those that it does not hold; ``keys`` have at
         least ``parts`` parts."""
         found = np.full(keys.shape[1], -1, dtype=np.int64)
-        place = self._first[_hashed(keys) >> self._shift]
-        for probe in range(self._longest_bucket):
-            here = np.minimum(place + probe, len(self._index) - 1)
-            same = self._keys[0, here] == keys[0]
+        bucket = (_hashed(keys) >> self._shift).astype(np.int64)
+        place, end = self._first[bucket], self._first[bucket + 1]
+        for _ in range(self._longest_bucket):
+            asked = np.flatnonzero((place < end) & (found < 0))
+            here = place[asked]
+            same = self._keys[0, here] == keys[0, asked]
             for part in range(1, len(keys)):
-                same &= keys[part] == (self._keys[part, here] if part < self.parts else 0)
-            found = np.where(same, self._index[here], found)
+                expected = self._keys[part, here] if part < self.parts else np.uint64(0)
+                same &= keys[part, asked] == expected
+            found[asked[same]] = self._index[here[same]]
+            place = place + 1
         return found
 
 
@@ -231,8 +235,9 @@ def _keys(data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], parts
     length = ends - starts
     keys = np.zeros((parts, len(starts)), dtype=np.uint64)
     for part in range(parts):
-        left = np.clip(length - part * _PART_BYTES, 0, _PART_BYTES)
-        keys[part] = windows[starts + part * _PART_BYTES] & _FIRST_BYTES[left]
+        begun = np.flatnonzero(length > part * _PART_BYTES)  # few words are longer than a part
+        left = np.minimum(length[begun] - part * _PART_BYTES, _PART_BYTES)
+        keys[part, begun] = windows[starts[begun] + part * _PART_BYTES] & _FIRST_BYTES[left]
     return keys
 
 
