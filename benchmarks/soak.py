@@ -35,8 +35,8 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
-from audit.local_engine import scan_in_processes
 
+from audit.engines.pieces import scan_in_pieces
 from audit.report.json_report import to_json
 from audit.scan import ScanSettings, scan
 from audit.scan_result import Outcome, ScanResult
@@ -242,7 +242,7 @@ class Soak:
         if workers == 1:
             return scan([str(data)], self._library, **given)
         self.counts["scans by two processes"] += 1
-        return scan_in_processes(
+        return scan_in_pieces(
             [str(data)], self._library, self._library_folder, workers=workers, **given
         )
 
