@@ -15,7 +15,7 @@ from audit.errors import AuditError
 from audit.kept_shards import KeptShards
 from audit.scan import Progress, ScanSettings
 from audit.scan_result import ScanResult
-from audit.shards import Shard, ShardMerge, ShardReader, ShardState
+from audit.shards import Asked, Shard, ShardMerge, ShardReader, ShardState
 from detectors.model_access import ModelAccess, ModelProgress, ModelSettings
 from signatures.library import SignatureLibrary
 
@@ -40,17 +40,16 @@ class ReadingJob:
     reading: ModelSettings | None
 
     @classmethod
-    def of(
-        cls,
-        inputs: Sequence[str],
-        library_path: str,
-        reference: Sequence[str],
-        settings: ScanSettings,
-        reading: ModelSettings | None,
-    ) -> ReadingJob:
-        """Of a scan that begins."""
-        scan = uuid.uuid4().hex
-        return cls(scan, tuple(inputs), library_path, tuple(reference), settings, reading)
+    def of(cls, inputs: Sequence[str], asked: Asked) -> ReadingJob:
+        """Of a scan that begins; ``inputs`` as they were given."""
+        return cls(
+            uuid.uuid4().hex,
+            tuple(inputs),
+            asked.library_path,
+            asked.reference,
+            asked.settings,
+            asked.reading,
+        )
 
     def reader(self, library: SignatureLibrary) -> ShardReader:
         """Reads the reference. Raises as `audit.shards.scan_shard`."""
@@ -123,7 +122,7 @@ def scan_in_shards(
         settings=settings,
         access=access,
     )
-    job = ReadingJob.of(inputs, library_path, reference, settings, merge.asked.reading)
+    job = ReadingJob.of(inputs, merge.asked)
     least = 0 if keep_in is None else _LEAST_KEPT_SHARDS
     count = max(1, min(len(sources), max(least, _SHARDS_A_WORKER * engine.workers)))
     kept = None if keep_in is None else KeptShards(keep_in, merge.asked, sources, count)

@@ -84,7 +84,7 @@ def scan_in_pieces(
         settings=settings,
         access=access,
     )
-    job = ReadingJob.of(inputs, library_path, reference, settings, merge.asked.reading)
+    job = ReadingJob.of(inputs, merge.asked)
     sources: dict[int, _Cut] = defaultdict(_Cut)
 
     def work() -> Iterator[tuple[ReadingJob, Path, LinePiece | WholeSource]]:
